@@ -1,0 +1,1 @@
+"""coa: Chain-of-Agents reading of documents longer than a model's window."""

@@ -1,0 +1,277 @@
+"""Documents, chunks, notes and answers.
+
+Every span is a half-open pair of code-point offsets into `Document.text`.
+Sources: CoA, Zhang et al. 2024 (NeurIPS), section 3 for the communication unit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
+
+__all__ = [
+    "Answer",
+    "CallUsage",
+    "Chunk",
+    "Citation",
+    "CitationStatus",
+    "CommunicationUnit",
+    "Coverage",
+    "Document",
+    "Evidence",
+    "LeftOut",
+    "Note",
+    "Section",
+    "SectionKind",
+    "SkippedChunk",
+    "Span",
+    "Usage",
+]
+
+
+class Span(NamedTuple):
+    """Half-open code-point offsets into a document's canonical text."""
+
+    start: int
+    end: int
+
+    @property
+    def length(self) -> int:
+        """Code points between start and end."""
+        return self.end - self.start
+
+
+SectionKind = Literal["front", "part", "chapter", "section", "back", "body"]
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """A titled stretch of the text: a chapter, a part, or what stands before the first chapter."""
+
+    title: str
+    span: Span
+    """From the first character of the heading to the next section's start."""
+    kind: SectionKind = "chapter"
+    level: int = 1
+    """1 for the outermost heading."""
+    number: int | None = None
+    """The chapter's own number where its heading carries one."""
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """Text that is kept in the document but not read, and why."""
+
+    span: Span
+    cause: Literal["boilerplate", "licence", "running_head", "page_number", "markup"]
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A document's canonical text with its structure."""
+
+    text: str = field(repr=False)
+    """NFC, newline is LF, no BOM, no NUL."""
+    sha256: str
+    """Of `text` in UTF-8, hexadecimal."""
+    name: str
+    """How to call it to a person: the file's name, or "stdin"."""
+    title: str | None = None
+    language: str | None = None
+    """ISO 639-1, where known."""
+    media_type: str = "text/plain"
+    encoding: str = "utf-8"
+    """What the bytes were decoded from."""
+    source_sha256: str = ""
+    """Of the bytes that were read."""
+    sections: tuple[Section, ...] = field(default=(), repr=False)
+    """In order; the outermost level covers the readable text without gaps or overlap."""
+    left_out: tuple[LeftOut, ...] = field(default=(), repr=False)
+    """In order, without overlap; never part of a chunk."""
+    chapter_method: str = "none"
+    """How sections were found: "markdown", "headings:<pattern>", "contents", or "none"."""
+    warnings: tuple[str, ...] = ()
+
+    def section_at(self, offset: int) -> Section | None:
+        """The innermost section that holds the character at `offset`."""
+        found: Section | None = None
+        for section in self.sections:
+            if section.span.start > offset:
+                break
+            if offset < section.span.end:
+                found = section
+        return found
+
+    def readable(self) -> tuple[Span, ...]:
+        """What is to be read: the text without `left_out`, in order."""
+        spans: list[Span] = []
+        at = 0
+        for part in self.left_out:
+            if part.span.start > at:
+                spans.append(Span(at, part.span.start))
+            at = part.span.end
+        if at < len(self.text):
+            spans.append(Span(at, len(self.text)))
+        return tuple(spans)
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """A contiguous stretch of the text that one worker reads."""
+
+    index: int
+    text: str = field(repr=False)
+    span: Span
+    sentences: tuple[Span, ...] = field(repr=False)
+    """In document order; they cover `span` without gaps (white space belongs to the sentence before)."""
+    n_tokens: int
+    """Of the rendered reading prefix's chunk part (sentence ids included), by `tokenizer`."""
+    tokenizer: str
+    exact: bool
+    """False where `n_tokens` is an estimate."""
+
+
+@dataclass(frozen=True, slots=True)
+class CommunicationUnit:
+    """What worker i hands to worker i+1.
+
+    Source: CoA, Zhang et al. 2024, section 3.1 and Algorithm 1 (CU).
+    """
+
+    text: str = ""
+    chunk_index: int = -1
+    """The last chunk that changed it; -1 for the empty unit before the first chunk."""
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """A quote from the source with its relevance."""
+
+    quote: str
+    span: Span | None
+    """None when the quote was not found in the source."""
+    score: float = 0.0
+
+
+CitationStatus = Literal["exact", "normalised", "fuzzy", "moved", "not_found"]
+
+
+@dataclass(frozen=True, slots=True)
+class Citation:
+    """A place in the source that an answer rests on; `quote` is copied from the text by code."""
+
+    quote: str
+    start: int
+    end: int
+    chapter: str | None = None
+    page: int | None = None
+    status: CitationStatus = "exact"
+    origin: Literal["model", "located"] = "model"
+    """"model": a worker or the manager named the sentence. "located": code found it by its words."""
+    score: float | None = None
+    """Share of the claim's rare words that the quote holds, 0..1; only for located ones."""
+
+
+@dataclass(frozen=True, slots=True)
+class CallUsage:
+    """Tokens and price of one model call."""
+
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    """Of `prompt_tokens`, those that the engine did not have to compute."""
+    completion_tokens: int = 0
+    cost_usd: float | None = None
+    """None: the price is unknown. 0.0: the model is known to be free."""
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Sums over the calls of a run."""
+
+    calls: int = 0
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    completion_tokens: int = 0
+    cost_usd: float | None = 0.0
+    """None as soon as one call's price is unknown."""
+    seconds: float = 0.0
+    """Of model time, summed over calls."""
+
+    def plus(self, call: CallUsage, *, seconds: float = 0.0) -> Usage:
+        """These sums with one more call."""
+        cost = None if self.cost_usd is None or call.cost_usd is None else self.cost_usd + call.cost_usd
+        return Usage(
+            calls=self.calls + 1,
+            prompt_tokens=self.prompt_tokens + call.prompt_tokens,
+            cached_tokens=self.cached_tokens + call.cached_tokens,
+            completion_tokens=self.completion_tokens + call.completion_tokens,
+            cost_usd=cost,
+            seconds=self.seconds + seconds,
+        )
+
+    def merged(self, other: Usage) -> Usage:
+        """The sums of both."""
+        cost = None if self.cost_usd is None or other.cost_usd is None else self.cost_usd + other.cost_usd
+        return Usage(
+            calls=self.calls + other.calls,
+            prompt_tokens=self.prompt_tokens + other.prompt_tokens,
+            cached_tokens=self.cached_tokens + other.cached_tokens,
+            completion_tokens=self.completion_tokens + other.completion_tokens,
+            cost_usd=cost,
+            seconds=self.seconds + other.seconds,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class SkippedChunk:
+    """A chunk that no note came from."""
+
+    index: int
+    cause: str
+
+
+@dataclass(frozen=True, slots=True)
+class Coverage:
+    """How much of the readable text the answer rests on."""
+
+    chunks: int
+    read: int
+    skipped: tuple[SkippedChunk, ...] = ()
+
+    @property
+    def complete(self) -> bool:
+        """True when every chunk was read."""
+        return self.read == self.chunks
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """The unit after one chunk, as shown by --show-notes."""
+
+    chunk: int
+    text: str
+    informative: bool = True
+    """False when the chunk left the unit as it was."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a run returns."""
+
+    text: str
+    run_id: str
+    strategy: str
+    model: str
+    question: str | None
+    """None for a summary."""
+    coverage: Coverage
+    usage: Usage
+    citations: Sequence[Citation] = ()
+    notes: Sequence[Note] = field(default=(), repr=False)
+    warnings: Sequence[str] = ()
+    document: str = ""
+    document_sha256: str = ""
+    seconds: float = 0.0
+    """Wall time of this process's share of the run."""
