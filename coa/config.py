@@ -1,0 +1,308 @@
+"""Settings, and the layers they are read from.
+
+Precedence, highest first: flags, `COA_*` variables, the project's file (`./coa.yaml`, else `[tool.coa]` in
+`./pyproject.toml`, else what --config names in their place), the user's own file, defaults. A key is taken
+whole from the highest layer that has it: lists and mappings are not merged. Nothing is read at import.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple, cast
+from urllib.parse import urlsplit, urlunsplit
+
+import platformdirs
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from coa.config_sources import Layer, absolute, environment_layer, find_project_file, read_config_file
+from coa.errors import ConfigError
+
+__all__ = [
+    "LoadedSettings",
+    "Settings",
+    "load_settings",
+    "masked",
+    "resolve_environment",
+    "user_config_file",
+]
+
+_Count = Annotated[int, Field(ge=1)]
+
+
+def _default_home() -> Path:
+    return Path(platformdirs.user_data_dir("coa"))
+
+
+class Settings(BaseModel):
+    """Everything that can be configured; `None` means "worked out from the model's window"."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    home: Path = Field(default_factory=_default_home)
+    """Holds runs, models and documents; absolute."""
+    model: str = Field(default="smollm2-135m", min_length=1)
+    """A group of `model_list`, a name of the catalogue, a path to a GGUF file, or any litellm model."""
+    strategy: str = Field(default="chain", min_length=1)
+    window: _Count | None = None
+    """Tokens that the model takes in and gives out together."""
+    chunk_tokens: _Count | None = None
+    """Of a chunk as rendered in the prompt."""
+    question_tokens: _Count = 256
+    note_tokens: _Count | None = None
+    """At most, of a communication unit."""
+    answer_tokens: _Count | None = None
+    on_worker_failure: Literal["skip", "fail"] = "skip"
+    temperature: float = Field(default=0.0, ge=0.0, le=2.0)
+    retries: int = Field(default=3, ge=0)
+    """Of one call, after the first attempt."""
+    timeout_s: float | None = Field(default=None, gt=0)
+    """Of one call; None scales it to the call's tokens."""
+    max_calls: _Count | None = None
+    max_tokens_total: _Count | None = None
+    """Prompt and completion tokens of a run together."""
+    max_cost_usd: float | None = Field(default=None, ge=0)
+    max_document_bytes: _Count = 50_000_000
+    n_threads: _Count | None = None
+    """Of the embedded engine; None uses the machine's cores."""
+    redis_url: str | None = None
+    model_list: list[dict[str, Any]] = Field(default_factory=list)
+    """litellm proxy's own form; `os.environ/NAME` is resolved when a call needs it."""
+    router_settings: dict[str, Any] = Field(default_factory=dict)
+    litellm_settings: dict[str, Any] = Field(default_factory=dict)
+
+    @field_validator("model_list")
+    @classmethod
+    def _check_model_list(cls, models: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        for n, entry in enumerate(models):
+            if not isinstance(entry.get("model_name"), str):
+                raise ValueError(f"entry {n + 1} has no model_name")
+            params = entry.get("litellm_params")
+            if not isinstance(params, dict) or not isinstance(params.get("model"), str):
+                raise ValueError(f"entry {n + 1} ({entry['model_name']}) has no litellm_params.model")
+        return models
+
+    @property
+    def runs_dir(self) -> Path:
+        """Run records, notes and checkpoints."""
+        return self.home / "runs"
+
+    @property
+    def models_dir(self) -> Path:
+        """Downloaded models."""
+        return self.home / "models"
+
+    @property
+    def documents_dir(self) -> Path:
+        """Canonical texts, kept so that a run can be resumed."""
+        return self.home / "documents"
+
+
+class LoadedSettings(NamedTuple):
+    """The settings in force, and for each key the source that it came from."""
+
+    settings: Settings
+    origins: dict[str, str]
+
+
+_NESTED = {
+    name: name in ("model_list", "router_settings", "litellm_settings") for name in Settings.model_fields
+}
+
+_PROXY_KEYS = frozenset(
+    {
+        "assistant_settings",
+        "callback_settings",
+        "credential_list",
+        "environment_variables",
+        "files_settings",
+        "finetune_settings",
+        "general_settings",
+        "guardrails",
+        "include",
+        "mcp_aliases",
+        "mcp_servers",
+        "mcp_tools",
+        "pass_through_endpoints",
+        "policies",
+        "prompts",
+        "search_tools",
+        "vector_store_registry",
+        "worker_registry",
+    }
+)
+"""Keys of a litellm proxy file that say nothing to coa: passed over, so that one file serves both."""
+
+
+def user_config_file(env: Mapping[str, str] | None = None) -> Path:
+    """The user's own config file: in COA_HOME if that is set, else in the platform's config folder."""
+    home = (os.environ if env is None else env).get("COA_HOME")
+    folder = Path(home).expanduser() if home else Path(platformdirs.user_config_dir("coa"))
+    return folder / "config.yaml"
+
+
+def load_settings(
+    *,
+    config: Path | None = None,
+    profile: str | None = None,
+    overrides: Mapping[str, object] | None = None,
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+) -> LoadedSettings:
+    """The settings in force for `cwd` and `env` (the process's own where None).
+
+    `config` takes the place of the project's file; `overrides` are flags, those that are None count as not
+    given. COA_CONFIG and COA_PROFILE stand in for the first two arguments.
+
+    Raises:
+        ConfigError: one line with the source and the key.
+    """
+    env = os.environ if env is None else env
+    cwd = Path.cwd() if cwd is None else cwd
+    profile = profile or env.get("COA_PROFILE") or None
+    if config is None and env.get("COA_CONFIG"):
+        config = Path(env["COA_CONFIG"])
+
+    layers: list[Layer] = []
+    profiles: set[str] = set()
+    user_file = user_config_file(env)
+    if user_file.is_file():
+        layers += _file_layers(user_file, profile, profiles)
+    project_file = absolute(config, cwd) if config is not None else find_project_file(cwd)
+    if project_file is not None:
+        layers += _file_layers(project_file, profile, profiles)
+    if profile is not None and profile not in profiles:
+        known = f"known: {', '.join(sorted(profiles))}" if profiles else "no config file defines any"
+        raise ConfigError(f"profile {profile!r} is not defined ({known}).")
+    layers += environment_layer(env, _NESTED)
+    for key, value in (overrides or {}).items():
+        if value is not None:
+            _check_keys([key], "argument")
+            layers.append(Layer({key: value}, f"argument {key}"))
+    return _merged(layers, cwd)
+
+
+def _file_layers(path: Path, profile: str | None, profiles: set[str]) -> list[Layer]:
+    """The file's own values, then those of its profile of that name; adds its profiles' names."""
+    values = read_config_file(path)
+    own_profiles = values.pop("profiles", None) or {}
+    values = {key: value for key, value in values.items() if key not in _PROXY_KEYS}
+    _check_keys(values, str(path), extra=("profiles",))
+    if not isinstance(own_profiles, dict):
+        raise ConfigError(f"{path}: profiles: expected a mapping of names to settings.")
+    for name, changes in own_profiles.items():
+        if not isinstance(changes, dict):
+            raise ConfigError(f"{path}: profiles.{name}: expected a mapping of settings.")
+        _check_keys(changes, f"{path}: profiles.{name}")
+        profiles.add(str(name))
+    layers = [Layer(values, str(path), path.parent)]
+    if profile in own_profiles:
+        layers.append(Layer(own_profiles[profile], f"{path} (profile {profile})", path.parent))
+    return layers
+
+
+def _check_keys(keys: Iterable[object], source: str, *, extra: tuple[str, ...] = ()) -> None:
+    known = [*Settings.model_fields, *extra]
+    for key in keys:
+        if key not in known:
+            close = difflib.get_close_matches(str(key), known, n=1)
+            advice = f"did you mean {close[0]!r}?" if close else "`coa config show` lists the keys."
+            raise ConfigError(f"{source}: unknown key {str(key)!r}; {advice}")
+
+
+def _merged(layers: Iterable[Layer], cwd: Path) -> LoadedSettings:
+    values: dict[str, Any] = {}
+    origins = dict.fromkeys(Settings.model_fields, "default")
+    for layer in layers:
+        for key, value in layer.values.items():
+            values[key] = _with_absolute_path(key, value, layer.folder or cwd)
+            origins[key] = layer.origin
+    try:
+        return LoadedSettings(Settings(**values), origins)
+    except ValidationError as exc:
+        raise ConfigError(_first_problem(exc, origins)) from None
+
+
+def _with_absolute_path(key: str, value: object, folder: Path) -> object:
+    """Paths as seen from the file that they stand in, not from where coa happens to be started."""
+    if key == "home" and isinstance(value, str | os.PathLike) and str(value):
+        return absolute(value, folder)
+    if key == "model" and isinstance(value, str) and value.endswith(".gguf"):
+        return str(absolute(value, folder))
+    return value
+
+
+def _first_problem(error: ValidationError, origins: Mapping[str, str]) -> str:
+    detail = error.errors(include_url=False)[0]
+    key = str(detail["loc"][0])
+    path = ".".join(str(part) for part in detail["loc"])
+    message = detail["msg"].removeprefix("Value error, ").partition(", unable to parse")[0]
+    message = message.replace("Input should be", "expected")
+    given = detail["input"]
+    shown = "" if _NESTED[key] or _is_secret(key) or key.endswith("_url") else f", got {given!r}"
+    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+    return f"{origins[key]}: {path}: {message}{shown}{more}."
+
+
+def resolve_environment(value: Any, env: Mapping[str, str] | None = None) -> Any:
+    """`value` with each string `os.environ/NAME` replaced by that variable, in lists and mappings too.
+
+    Call it as late as can be, and keep the result out of records and messages.
+
+    Raises:
+        ConfigError: a variable is not set.
+    """
+    env = os.environ if env is None else env
+    if isinstance(value, str) and value.startswith("os.environ/"):
+        name = value.removeprefix("os.environ/")
+        if name not in env:
+            raise ConfigError(f"the environment variable {name} is not set.", hint=f"{value!r} refers to it.")
+        return env[name]
+    if isinstance(value, Mapping):
+        return {key: resolve_environment(item, env) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [resolve_environment(item, env) for item in value]
+    return value
+
+
+_SECRET = re.compile(
+    r"(api|access|secret|private|master|encryption|salt|_)_?key(_id)?$|secret|passw|authorization|bearer"
+    r"|credential|cookie|(^|_)token$",
+    re.IGNORECASE,
+)
+_MASK = "********"
+
+
+def _is_secret(key: str) -> bool:
+    return _SECRET.search(key) is not None
+
+
+def masked(value: object, key: str = "") -> object:
+    """`value` fit to be shown or stored: secrets hidden by their key's name, passwords inside URLs too.
+
+    References of the form `os.environ/NAME` are not secret and stay.
+    """
+    if isinstance(value, Mapping):
+        mapping = cast("Mapping[str, object]", value)
+        hide_all = key.endswith("headers")
+        return {str(k): masked(v, "authorization" if hide_all else str(k)) for k, v in mapping.items()}
+    if isinstance(value, list | tuple):
+        return [masked(item, key) for item in value]
+    if isinstance(value, str) and not value.startswith("os.environ/"):
+        if value and _is_secret(key):
+            return _MASK
+        if "://" in value and "@" in value:
+            return _without_password(value)
+    return value
+
+
+def _without_password(url: str) -> str:
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return _MASK
+    host = parts.netloc.rpartition("@")[2]
+    return urlunsplit(parts._replace(netloc=f"{_MASK}@{host}")) if host != parts.netloc else url
