@@ -1,0 +1,253 @@
+"""Packing sentences into chunks of a token budget.
+
+Source: CoA, Zhang et al. 2024, Algorithm 2 (greedy packing). Unlike there the budget is not a function of the
+question, so borders serve every question; a sentence over the budget is cut instead of being passed on too
+long; and a chunk may end early where a chapter or a paragraph ends.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from itertools import accumulate, pairwise
+from typing import NamedTuple
+
+from coa.chunking.splitting import cut
+from coa.errors import ChunkTooLarge
+from coa.reading import reading_prefix, render_sentence
+from coa.sentences import split_sentences
+from coa.tokens import TokenCounter
+from coa.types import Chunk, Document, Span
+
+__all__ = ["chunk_document"]
+
+# No sentence that a reader could cite is longer, in code points: text without full stops, tables, code.
+_LONGEST_SENTENCE = 4000
+# A chunk ends at a chapter's or paragraph's end that lies behind this share of the budget.
+_FILLED_RATIO = 0.65
+# A last chunk under this share of the budget is evened out with the one before it.
+_TINY_RATIO = 0.3
+# Pieces of a sentence over the budget are at most this share of it, so that they pack well.
+_PIECE_RATIO = 0.25
+# Counters may count a whole a little higher than its lines (see TokenCounter): the packing is done again with
+# that much less, at most this often.
+_REPACKINGS = 6
+
+_SENTENCE, _PARAGRAPH, _CHAPTER = 0, 1, 2
+
+
+class _Costs(NamedTuple):
+    """What the parts of a reading prefix cost, in tokens."""
+
+    frame: int
+    """Everything but the sentences."""
+    longer_number: list[int]
+    """More for a sentence number of 1, 2, 3 … digits than for "[1]"; index 0 is one digit."""
+
+
+class _Stretch(NamedTuple):
+    """Sentences between two left-out parts, which chunks do not cross."""
+
+    sentences: list[Span]
+    costs: list[int]
+    """Of each sentence as number 1 of a chunk."""
+    borders: list[int]
+    """What begins at each sentence: _SENTENCE, _PARAGRAPH or _CHAPTER."""
+
+
+class _CostOf(NamedTuple):
+    """Tokens of the sentences from `start` to before `end` as one chunk, the frame apart."""
+
+    total: list[int]
+    numbers: list[int]
+
+    def __call__(self, start: int, end: int) -> int:
+        return self.total[end] - self.total[start] + self.numbers[end - start]
+
+
+def chunk_document(document: Document, *, budget: int, counter: TokenCounter) -> list[Chunk]:
+    """Chunks of the readable text, in document order, each with at most `budget` tokens of `counter`.
+
+    Tokens are those of the chunk's reading prefix (its frame and sentence numbers included; the system text
+    not). Chunks do not cross left-out parts; with these they rejoin to the document's text, but for stretches
+    of nothing but white space between left-out parts, which are in no chunk. Empty for a document without
+    readable text. Borders depend on the document, the budget and the counter alone.
+
+    Raises ChunkTooLarge where `budget` cannot hold one character with its frame.
+    """
+    costs = _measure(counter)
+    slack = 0
+    for _ in range(_REPACKINGS):
+        room = budget - costs.frame - slack
+        packed = [c for s in _stretches(document, room, counter) for c in _pack(s, room, costs)]
+        chunks = _chunks(document.text, packed, counter)
+        excess = max((c.n_tokens - budget for c in chunks), default=0)
+        if excess <= 0:
+            return chunks
+        slack += excess
+    raise ChunkTooLarge(
+        f"A chunk counts {budget + excess} tokens where {budget} are allowed, though its lines count fewer.",
+        hint=f"The tokenizer {counter.name!r} counts lines otherwise than their whole; use another one.",
+    )
+
+
+def _measure(counter: TokenCounter) -> _Costs:
+    samples = [[1], [10, 42, 99], [100, 345, 999], [1000, 4321, 9999], [10_000, 54_321], [100_000, 765_432]]
+    flat = [n for numbers in samples for n in numbers]
+    counts = dict(zip(flat, counter.count([render_sentence(n, "The end.") for n in flat]), strict=True))
+    highest = [max(counts[n] for n in numbers) - counts[1] for numbers in samples]
+    return _Costs(
+        frame=counter.count([reading_prefix("", [])])[0],
+        longer_number=list(accumulate(highest, max)),
+    )
+
+
+def _stretches(document: Document, room: int, counter: TokenCounter) -> list[_Stretch]:
+    """The sentences of each readable span with their costs; none costs more than `room` tokens."""
+    chapter_starts = sorted({s.span.start for s in document.sections})
+    tiled: list[list[Span]] = []
+    for span in document.readable():
+        if not document.text[span.start : span.end].isspace():
+            tiled.append(_sentences(document, span, chapter_starts))
+    starts = set(chapter_starts)
+    stretches = []
+    for sentences, costs in _fit(document.text, tiled, room, counter):
+        borders = [_border_kind(document.text, s.start, starts) for s in sentences]
+        stretches.append(_Stretch(sentences, costs, borders))
+    return stretches
+
+
+def _sentences(document: Document, span: Span, chapter_starts: Sequence[int]) -> list[Span]:
+    """The sentences of one readable span; none crosses a chapter's start."""
+    text = document.text
+    inner = chapter_starts[bisect_right(chapter_starts, span.start) : bisect_right(chapter_starts, span.end - 1)]
+    sentences: list[Span] = []
+    start = span.start
+    for end in [*inner, span.end]:
+        # White space alone in front of a heading stays with what comes before it, or goes to the heading.
+        if text[start:end].isspace():
+            if sentences:
+                sentences[-1] = Span(sentences[-1].start, end)
+                start = end
+            continue
+        for a, b in split_sentences(text[start:end], document.language):
+            sentences += cut(text, Span(start + a, start + b), _LONGEST_SENTENCE)
+        start = end
+    return sentences
+
+
+def _border_kind(text: str, start: int, chapter_starts: set[int]) -> int:
+    if start in chapter_starts:
+        return _CHAPTER
+    before = text[max(0, start - 200) : start]
+    return _PARAGRAPH if before[len(before.rstrip()) :].count("\n") > 1 else _SENTENCE
+
+
+def _fit(text: str, tiled: list[list[Span]], room: int, counter: TokenCounter) -> list[tuple[list[Span], list[int]]]:
+    """Sentences with their costs, those over `room` cut into pieces until all fit."""
+    flat = [s for sentences in tiled for s in sentences]
+    counts = iter(_count(text, flat, counter))
+    fitted = []
+    for sentences in tiled:
+        done: list[tuple[Span, int]] = []
+        for sentence, cost in [(s, next(counts)) for s in sentences]:
+            done += [(sentence, cost)] if cost <= room else _cut_to_fit(text, sentence, cost, room, counter)
+        fitted.append(([s for s, _ in done], [c for _, c in done]))
+    return fitted
+
+
+def _cut_to_fit(text: str, sentence: Span, cost: int, room: int, counter: TokenCounter) -> list[tuple[Span, int]]:
+    if sentence.length <= 1:
+        raise _too_small(text, sentence, cost, room, counter)
+    target = max(1, room * _PIECE_RATIO if room >= 64 else room / 2)
+    size = max(1, min(int(sentence.length * target / cost), sentence.length // 2))
+    pieces = cut(text, sentence, size)
+    if len(pieces) == 1:
+        raise _too_small(text, sentence, cost, room, counter)
+    done: list[tuple[Span, int]] = []
+    for piece, piece_cost in zip(pieces, _count(text, pieces, counter), strict=True):
+        if piece_cost <= room:
+            done.append((piece, piece_cost))
+        else:
+            done += _cut_to_fit(text, piece, piece_cost, room, counter)
+    return done
+
+
+def _too_small(text: str, span: Span, cost: int, room: int, counter: TokenCounter) -> ChunkTooLarge:
+    frame = counter.count([reading_prefix("", [])])[0]
+    return ChunkTooLarge(
+        f"A chunk budget of {room + frame} tokens cannot hold {text[span.start : span.end]!a} at character "
+        f"{span.start}: it takes {cost} tokens as a numbered line, and the frame around the lines {frame}.",
+        hint=f"Raise the chunk budget to {cost + frame} tokens at the very least; several hundred make sense.",
+    )
+
+
+def _count(text: str, spans: Sequence[Span], counter: TokenCounter) -> list[int]:
+    return counter.count([render_sentence(1, text[s.start : s.end]) for s in spans])
+
+
+def _pack(stretch: _Stretch, room: int, costs: _Costs) -> list[list[Span]]:
+    """The sentences of each chunk: greedy, ended early at a good border, the last two evened out."""
+    n = len(stretch.sentences)
+    cost = _CostOf(total=[0, *accumulate(stretch.costs)], numbers=_number_costs(n, costs))
+    cuts = [0]
+    while cuts[-1] < n:
+        start = cuts[-1]
+        end = start + 1
+        while end < n and cost(start, end + 1) <= room:
+            end += 1
+        cuts.append(end if end == n else _good_border(stretch, start, end, cost, room))
+    if len(cuts) > 2 and cost(cuts[-2], n) < room * _TINY_RATIO:
+        cuts[-2] = _even_border(stretch, cuts[-3], cost, room)
+    return [stretch.sentences[a:b] for a, b in pairwise(cuts)]
+
+
+def _number_costs(n: int, costs: _Costs) -> list[int]:
+    """What the numbers of the first 0, 1, … n sentences of a chunk cost more than "[1]" each."""
+    known = len(costs.longer_number)
+    digits = (costs.longer_number[min(len(str(number)), known) - 1] for number in range(1, n + 1))
+    return [0, *accumulate(digits)]
+
+
+def _good_border(stretch: _Stretch, start: int, end: int, cost: _CostOf, room: int) -> int:
+    """Where a chunk that could reach to `end` ends: at the last chapter's end that leaves it well filled, else
+    at such a paragraph's end, else at `end`."""
+    paragraph = None
+    for border in range(end, start, -1):
+        if cost(start, border) < room * _FILLED_RATIO:
+            break
+        if stretch.borders[border] == _CHAPTER:
+            return border
+        if paragraph is None and stretch.borders[border] == _PARAGRAPH:
+            paragraph = border
+    return end if paragraph is None else paragraph
+
+
+def _even_border(stretch: _Stretch, start: int, cost: _CostOf, room: int) -> int:
+    """Where the last two chunks, from `start` on, part so that neither is tiny."""
+    n = len(stretch.sentences)
+    penalty = {_CHAPTER: 0.0, _PARAGRAPH: 0.25, _SENTENCE: 0.35}
+
+    def badness(border: int) -> float:
+        first, second = cost(start, border), cost(border, n)
+        return abs(first - second) / room + penalty[stretch.borders[border]]
+
+    fitting = (b for b in range(start + 1, n) if cost(start, b) <= room and cost(b, n) <= room)
+    return min(fitting, key=badness)
+
+
+def _chunks(text: str, packed: list[list[Span]], counter: TokenCounter) -> list[Chunk]:
+    prefixes = (reading_prefix(text[s[0].start : s[-1].end], s, offset=s[0].start) for s in packed)
+    counts = counter.count(list(prefixes))
+    return [
+        Chunk(
+            index=index,
+            text=text[sentences[0].start : sentences[-1].end],
+            span=Span(sentences[0].start, sentences[-1].end),
+            sentences=tuple(sentences),
+            n_tokens=n_tokens,
+            tokenizer=counter.name,
+            exact=counter.exact,
+        )
+        for index, (sentences, n_tokens) in enumerate(zip(packed, counts, strict=True))
+    ]

@@ -1,0 +1,85 @@
+"""What kind of file bytes are, by their content."""
+
+from __future__ import annotations
+
+import re
+
+__all__ = ["looks_like_html", "not_text"]
+
+_SIGNATURES: tuple[tuple[bytes, str], ...] = (
+    (b"%PDF-", "a PDF"),
+    (b"%!PS", "a PostScript file"),
+    (b"{\\rtf", "an RTF document"),
+    (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "an old Office document (DOC, XLS, PPT)"),
+    (b"\x89PNG\r\n\x1a\n", "a PNG picture"),
+    (b"\xff\xd8\xff", "a JPEG picture"),
+    (b"GIF87a", "a GIF picture"),
+    (b"GIF89a", "a GIF picture"),
+    (b"II*\x00", "a TIFF picture"),
+    (b"MM\x00*", "a TIFF picture"),
+    (b"\x7fELF", "a program (ELF)"),
+    (b"MZ\x90\x00", "a program (Windows)"),
+    (b"\xcf\xfa\xed\xfe", "a program (Mach-O)"),
+    (b"\xca\xfe\xba\xbe", "a program (Java or Mach-O)"),
+    (b"\x1f\x8b", "a gzip archive"),
+    (b"BZh", "a bzip2 archive"),
+    (b"\xfd7zXZ\x00", "an xz archive"),
+    (b"\x28\xb5\x2f\xfd", "a zstd archive"),
+    (b"7z\xbc\xaf\x27\x1c", "a 7-Zip archive"),
+    (b"Rar!\x1a\x07", "a RAR archive"),
+    (b"SQLite format 3\x00", "an SQLite database"),
+    (b"AT&TFORM", "a DjVu document"),
+    (b"GGUF", "a GGUF model"),
+    (b"ID3", "an MP3 file"),
+    (b"OggS", "an Ogg file"),
+    (b"RIFF", "a RIFF file (WAV, AVI, WebP)"),
+    (b"wOFF", "a font"),
+)
+_TAR = (257, b"ustar")
+_MOBI = (60, b"BOOKMOBI")
+
+_HTML = re.compile(
+    r"\s*(?:<\?xml[^>]*>\s*)?(?:<!--.{0,4000}?-->\s*)*<(?:!doctype\s+html|html|head|body)\b", re.I | re.S
+)
+_FICTION_BOOK = re.compile(r"\s*<\?xml[^>]*>\s*(?:<!--.{0,4000}?-->\s*)*<FictionBook\b", re.I | re.S)
+
+
+def not_text(data: bytes) -> str | None:
+    """What `data` is, with its article, where its first bytes say that it is no plain text; else None."""
+    if data.startswith(b"PK\x03\x04"):
+        return _zip_kind(data)
+    for signature, kind in _SIGNATURES:
+        if data.startswith(signature):
+            return kind
+    if data[4:8] == b"ftyp":
+        return "an MP4 or HEIF file"
+    for (offset, signature), kind in ((_TAR, "a tar archive"), (_MOBI, "a Mobipocket (Kindle) book")):
+        if data[offset : offset + len(signature)] == signature:
+            return kind
+    return None
+
+
+def looks_like_html(text: str) -> str | None:
+    """ "an HTML page" or "a FictionBook" where `text` begins as one; else None."""
+    head = text[:8000].lstrip("\ufeff")
+    if _HTML.match(head):
+        return "an HTML page"
+    return "a FictionBook" if _FICTION_BOOK.match(head) else None
+
+
+def _zip_kind(data: bytes) -> str:
+    head = data[:4096]
+    if b"mimetypeapplication/epub+zip" in head:
+        return "an EPUB book"
+    # Part names stand in the local headers at the front and again in the directory at the end.
+    names = head + data[-65_536:]
+    for part, kind in (
+        (b"word/document", "a Word document (DOCX)"),
+        (b"xl/workbook", "a spreadsheet (XLSX)"),
+        (b"ppt/presentation", "a presentation (PPTX)"),
+        (b"opendocument.text", "an OpenDocument text (ODT)"),
+        (b"META-INF/container.xml", "an EPUB book"),
+    ):
+        if part in names:
+            return kind
+    return "a ZIP archive"
