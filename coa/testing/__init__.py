@@ -1,0 +1,1 @@
+"""Doubles and helpers for tests of coa and of what is built on it."""
