@@ -1,26 +1,26 @@
 """The exception tree. `except CoaError` catches everything that coa raises on purpose.
 
-    CoaError                      exit code
-      ConfigError                 2   the caller can mend settings or arguments
-        LimitsError               2   window, chunk, notes and output do not fit together
-      DocumentError               5   the input cannot be read as a document
-        DocumentEmpty             5
-        DocumentTooLarge          5
-        ChunkTooLarge             5
-      ModelError                  7   a model or its server failed
-        ModelNotFound             7   the named model or file is not there
-        ModelTimeout              7   retryable
-        RateLimited               7   retryable
-        ModelUnavailable          7   retryable
-        AuthenticationFailed      4
-        ContextOverflow           7
-        ContentRefused            7
-        BadOutput                 7
-      BudgetExceeded              6   a limit of the run was reached
-      StorageError                1   coa's own folder cannot be read or written (disk full, permissions)
-      RunNotFound                 2
-      RunDrained                  75  stopped on request, resumable
-      CacheError                  -   never fatal to an answer
+CoaError                      exit code
+  ConfigError                 2   the caller can mend settings or arguments
+    LimitsError               2   window, chunk, notes and output do not fit together
+  DocumentError               5   the input cannot be read as a document
+    DocumentEmpty             5
+    DocumentTooLarge          5
+    ChunkTooLarge             5
+  ModelError                  7   a model or its server failed
+    ModelNotFound             7   the named model or file is not there
+    ModelTimeout              7   retryable
+    RateLimited               7   retryable
+    ModelUnavailable          7   retryable
+    AuthenticationFailed      4
+    ContextOverflow           7
+    ContentRefused            7
+    BadOutput                 7
+  BudgetExceeded              6   a limit of the run was reached
+  StorageError                1   coa's own folder cannot be read or written (disk full, permissions)
+  RunNotFound                 2
+  RunDrained                  75  stopped on request, resumable
+  CacheError                  -   never fatal to an answer
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
-    from coa.types import Usage
+    from coa.types import Answer, Usage
 
 __all__ = [
     "AuthenticationFailed",
@@ -165,6 +165,11 @@ class BudgetExceeded(CoaError):
     """A limit of the run (calls, tokens, cost) was reached; what was read so far is kept."""
 
     exit_code = 6
+
+    def __init__(self, message: str, *, hint: str | None = None, answer: Answer | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.answer = answer
+        """The answer from what had been read; None where nothing could be read."""
 
 
 class StorageError(CoaError):

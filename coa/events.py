@@ -95,12 +95,5 @@ class WarningRaised:
 
 
 Event = (
-    StageChanged
-    | RunStarted
-    | ChunkStarted
-    | ChunkRead
-    | ChunkSkipped
-    | AnswerStarted
-    | AnswerToken
-    | WarningRaised
+    StageChanged | RunStarted | ChunkStarted | ChunkRead | ChunkSkipped | AnswerStarted | AnswerToken | WarningRaised
 )

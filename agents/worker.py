@@ -1,0 +1,111 @@
+"""The worker: reads one chunk with the notes so far, and hands new notes on.
+
+Source: CoA, Zhang et al. 2024, Algorithm 1 and Table 11 (worker), order of parts as there: chunk, notes,
+question, instruction.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from coa.agents.bounded import bounded_prose
+from coa.agents.collapse import is_refusal
+from coa.agents.languages import is_wide, write_in
+from coa.agents.prompting import PromptTemplate
+from coa.agents.references import qualify, references
+from coa.errors import BadOutput
+from coa.limits import Limits, ReadingProfile
+from coa.llm.chat import ChatModel, Completion, Decoding
+from coa.reading import reading_prompt
+from coa.types import Chunk, CommunicationUnit, Usage
+
+__all__ = ["Worker", "WorkerReply"]
+
+_WORDS_PER_TOKEN = 0.6
+_SHORTER = 0.5
+_REPEAT_PENALTY = 1.1
+
+
+class WorkerReply(NamedTuple):
+    """What reading a chunk gave."""
+
+    unit: CommunicationUnit
+    informative: bool
+    """False when the chunk left the unit as it was."""
+    usage: Usage
+    """Of all calls it took."""
+
+
+class Worker:
+    """Reads chunks over one model; keeps nothing between calls."""
+
+    def __init__(
+        self,
+        model: ChatModel,
+        limits: Limits,
+        profile: ReadingProfile,
+        *,
+        language: str | None = None,
+        temperature: float = 0.0,
+    ) -> None:
+        """`language` is the ISO 639-1 code that notes are to be written in; None leaves it to the model."""
+        self.model = model
+        self._limits = limits
+        self._profile = profile
+        self._language = language
+        self._temperature = temperature
+        suffix = "" if profile.cites else "_small"
+        self._with_question = PromptTemplate("worker_question" + suffix, "notes", "question", "words", "language")
+        self._without = PromptTemplate("worker_summary" + suffix, "notes", "words", "language")
+
+    @property
+    def prompt_digests(self) -> dict[str, str]:
+        """Prompt names and the digests of their files, for the run's record."""
+        return {t.name: t.digest for t in (self._with_question, self._without)}
+
+    async def read(self, chunk: Chunk, query: str | None, unit: CommunicationUnit) -> WorkerReply:
+        """The unit after `chunk`; `query` None asks for a summary.
+
+        A reply that reaches the token cap is not a note: it is asked for once more, shorter (and with a
+        grammar that ends by itself where the engine has them).
+
+        Raises: BadOutput when that one is cut off too; any other ModelError of the call.
+        """
+        usage = Usage()
+        for shorter in (False, True):
+            completion = await self._ask(chunk, query, unit, shorter=shorter)
+            usage = usage.plus(completion.usage, seconds=completion.seconds)
+            if completion.finish_reason == "length":
+                continue
+            return self._reply(chunk, unit, completion.text, usage)
+        raise BadOutput(
+            f"chunk {chunk.index + 1}: the notes were cut off at {self._limits.note_tokens} tokens, twice.",
+            hint="Raise --note-tokens.",
+            deployment=completion.deployment,
+            usage=usage,
+        )
+
+    async def _ask(self, chunk: Chunk, query: str | None, unit: CommunicationUnit, *, shorter: bool) -> Completion:
+        limit = self._limits.note_tokens
+        words = max(20, int(limit * _WORDS_PER_TOKEN * (_SHORTER if shorter else 1.0)))
+        common = {"notes": unit.text or "(none)", "words": str(words), "language": write_in(self._language)}
+        tail = self._without.render(**common) if query is None else self._with_question.render(question=query, **common)
+        bounded = self.model.supports_grammar and (shorter or self._profile.bounded)
+        decoding = Decoding(
+            max_tokens=limit,
+            temperature=self._temperature,
+            grammar=bounded_prose(limit, wide=is_wide(self._language)) if bounded else None,
+            repeat_penalty=_REPEAT_PENALTY if bounded else None,
+        )
+        return await self.model.complete(reading_prompt(chunk, tail), decoding)
+
+    def _reply(self, chunk: Chunk, unit: CommunicationUnit, text: str, usage: Usage) -> WorkerReply:
+        note = qualify(
+            text,
+            chunk=chunk.index + 1,
+            n_sentences=len(chunk.sentences) if self._profile.cites else 0,
+            known=frozenset(references(unit.text)),
+        )
+        if is_refusal(note):
+            return WorkerReply(unit, False, usage)
+        return WorkerReply(CommunicationUnit(note, chunk.index), True, usage)

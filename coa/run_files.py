@@ -1,0 +1,88 @@
+"""Writing files so that a crash at any byte leaves either the old content or the new."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from coa.errors import StorageError
+
+__all__ = ["append_line", "read_lines", "storage_errors", "write_atomically"]
+
+
+@contextlib.contextmanager
+def storage_errors(path: Path) -> Iterator[None]:
+    """Turns OSError into StorageError with what to do."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            hint = "Free some space, then `coa resume`; finished chunks are kept."
+        elif isinstance(error, PermissionError) or error.errno == errno.EROFS:
+            hint = "Choose a writable folder with COA_HOME."
+        else:
+            hint = "Check the folder, or choose another one with COA_HOME."
+        reason = error.strerror or type(error).__name__
+        raise StorageError(f"{path}: {reason}.", hint=hint) from error
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Replaces the file at `path`; its folder is made. Raises: StorageError."""
+    with storage_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        try:
+            with os.fdopen(handle, "w", encoding="utf-8", newline="") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            Path(name).replace(path)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+
+
+def append_line(path: Path, value: object) -> None:
+    """Adds one JSON line and waits until it is on the disk. Raises: StorageError.
+
+    A torn last line, left by a crash, is cut off first.
+    """
+    line = json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+    with storage_errors(path), path.open("ab+") as file:
+        end = file.seek(0, os.SEEK_END)
+        if end:
+            file.seek(end - 1)
+            if file.read(1) != b"\n":
+                file.seek(0)
+                end = file.read().rfind(b"\n") + 1
+                file.truncate(end)
+        try:
+            file.write(line)
+            file.flush()
+            os.fsync(file.fileno())
+        except OSError:
+            with contextlib.suppress(OSError):
+                file.truncate(end)
+            raise
+
+
+def read_lines(path: Path) -> list[dict[str, object]]:
+    """The JSON objects of a file written by `append_line`; a torn last line is left out. Raises: StorageError."""
+    if not path.exists():
+        return []
+    with storage_errors(path):
+        data = path.read_bytes()
+    found: list[dict[str, object]] = []
+    for line in data[: data.rfind(b"\n") + 1].splitlines():
+        try:
+            value = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(value, dict):
+            found.append(value)
+    return found
