@@ -24,8 +24,10 @@ from coa.errors import ConfigError
 __all__ = [
     "LoadedSettings",
     "Settings",
+    "config_files",
     "load_settings",
     "masked",
+    "profiles_of",
     "resolve_environment",
     "user_config_file",
 ]
@@ -108,9 +110,7 @@ class LoadedSettings(NamedTuple):
     origins: dict[str, str]
 
 
-_NESTED = {
-    name: name in ("model_list", "router_settings", "litellm_settings") for name in Settings.model_fields
-}
+_NESTED = {name: name in ("model_list", "router_settings", "litellm_settings") for name in Settings.model_fields}
 
 _PROXY_KEYS = frozenset(
     {
@@ -144,6 +144,26 @@ def user_config_file(env: Mapping[str, str] | None = None) -> Path:
     return folder / "config.yaml"
 
 
+def config_files(
+    *, config: Path | None = None, cwd: Path | None = None, env: Mapping[str, str] | None = None
+) -> list[Path]:
+    """The config files in force, the strongest first; `config`, else COA_CONFIG, stands for the project's."""
+    env = os.environ if env is None else env
+    cwd = Path.cwd() if cwd is None else cwd
+    if config is None and env.get("COA_CONFIG"):
+        config = Path(env["COA_CONFIG"])
+    project_file = absolute(config, cwd) if config is not None else find_project_file(cwd)
+    user_file = user_config_file(env)
+    files = [project_file] if project_file is not None else []
+    return [*files, user_file] if user_file.is_file() and user_file != project_file else files
+
+
+def profiles_of(file: Path) -> list[str]:
+    """Names of the profiles that a config file defines."""
+    found = read_config_file(file).get("profiles") or {}
+    return [str(name) for name in found] if isinstance(found, dict) else []
+
+
 def load_settings(
     *,
     config: Path | None = None,
@@ -163,17 +183,11 @@ def load_settings(
     env = os.environ if env is None else env
     cwd = Path.cwd() if cwd is None else cwd
     profile = profile or env.get("COA_PROFILE") or None
-    if config is None and env.get("COA_CONFIG"):
-        config = Path(env["COA_CONFIG"])
 
     layers: list[Layer] = []
     profiles: set[str] = set()
-    user_file = user_config_file(env)
-    if user_file.is_file():
-        layers += _file_layers(user_file, profile, profiles)
-    project_file = absolute(config, cwd) if config is not None else find_project_file(cwd)
-    if project_file is not None:
-        layers += _file_layers(project_file, profile, profiles)
+    for file in reversed(config_files(config=config, cwd=cwd, env=env)):
+        layers += _file_layers(file, profile, profiles)
     if profile is not None and profile not in profiles:
         known = f"known: {', '.join(sorted(profiles))}" if profiles else "no config file defines any"
         raise ConfigError(f"profile {profile!r} is not defined ({known}).")

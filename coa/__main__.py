@@ -1,0 +1,6 @@
+"""`python -m coa`."""
+
+from coa.cli.main import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,184 @@
+"""`coa runs list|show|rm|path`."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from coa.cli.options import CommonOptions, expands_options
+from coa.cli.terminal import write_note, write_result
+
+if TYPE_CHECKING:
+    from coa.runs import RunRecord, RunStore
+
+__all__ = ["app"]
+
+app = typer.Typer(help="Lists, shows and removes the runs that are kept.", invoke_without_command=True)
+
+_Json = Annotated[bool, typer.Option("--json", envvar="COA_JSON", help="As JSON.")]
+
+
+@app.callback()
+def _runs(ctx: typer.Context) -> int:
+    if ctx.invoked_subcommand is None:
+        return _list(ctx, CommonOptions(), as_json=False)
+    return 0
+
+
+def _store(ctx: typer.Context, common: CommonOptions) -> RunStore:
+    from coa.cli.invocation import settings_of
+    from coa.runs import RunStore
+
+    return RunStore(settings_of(ctx, common).settings.home)
+
+
+def list_runs(ctx: typer.Context, as_json: _Json = False, *, common: CommonOptions) -> int:
+    """Lists the runs, the newest first."""
+    return _list(ctx, common, as_json=as_json)
+
+
+def _list(ctx: typer.Context, common: CommonOptions, *, as_json: bool) -> int:
+    from coa.cli.render import table_text, to_json
+
+    records = _store(ctx, common).list()
+    if as_json:
+        write_result(to_json([_record_object(record) for record in records]))
+        return 0
+    rows = [_row(record) for record in records]
+    header = ("RUN", "STATE", "CHUNKS", "STARTED", "MODEL", "DOCUMENT", "QUESTION")
+    terminal = sys.stdout.isatty()
+    if terminal and not rows:
+        write_note("no runs yet")
+    elif terminal:
+        write_result(table_text(rows, header=header))
+    else:
+        write_result("".join("\t".join(row) + "\n" for row in rows))
+    return 0
+
+
+def _row(record: RunRecord) -> tuple[str, ...]:
+    asked = record.question if record.question is not None else f"({record.task})"
+    return (
+        record.run_id,
+        record.state,
+        f"{record.n_done}/{record.n_chunks}",
+        record.created[:19],
+        record.model,
+        _one_line(record.document),
+        _one_line(asked),
+    )
+
+
+def _one_line(text: str) -> str:
+    from coa.cli.terminal import printable
+
+    return printable(" ".join(text.split()))
+
+
+def _record_object(record: RunRecord) -> dict[str, object]:
+    from coa.config import masked
+
+    return {
+        "run_id": record.run_id,
+        "task": record.task,
+        "state": record.state,
+        "created": record.created,
+        "updated": record.updated,
+        "document": record.document,
+        "document_sha256": record.document_sha256,
+        "question": record.question,
+        "strategy": record.strategy,
+        "model": record.model,
+        "chunks": record.n_chunks,
+        "done": record.n_done,
+        "error": record.error,
+        "settings": masked(record.settings),
+    }
+
+
+def show(
+    ctx: typer.Context,
+    run: Annotated[str, typer.Argument(help="The run, or the beginning of its id.", show_default=False)],
+    notes: Annotated[
+        bool, typer.Option("--notes", "--show-notes", envvar="COA_SHOW_NOTES", help="Show the notes, too.")
+    ] = False,
+    as_json: _Json = False,
+    *,
+    common: CommonOptions,
+) -> int:
+    """Shows one run: its state, its answer if there is one, and its notes if wanted."""
+    from coa.cli.render import answer_object, answer_text, mapping_text, to_json
+
+    store = _store(ctx, common)
+    record = store.get(run)
+    answer = store.answer(record.run_id)
+    found = _record_object(record)
+    kept = store.notes(record.run_id) if notes else []
+    if as_json:
+        found["answer"] = answer_object(answer) if answer is not None else None
+        if notes:
+            found["notes"] = [{"chunk": n.chunk, "text": n.text, "informative": n.informative} for n in kept]
+        write_result(to_json(found))
+        return 0
+    shown = {key: value for key, value in found.items() if value is not None and key != "settings"}
+    write_result(mapping_text(shown))
+    for note in kept:
+        write_result(f"\n[chunk {note.chunk + 1}] {_one_line(note.text)}\n")
+    if answer is not None:
+        write_result("\n" + answer_text(answer))
+    elif record.state != "done":
+        write_note(f"go on with: coa resume {record.run_id}")
+    return 0
+
+
+def remove(
+    ctx: typer.Context,
+    runs: Annotated[list[str] | None, typer.Argument(metavar="[RUN]...", help="Runs to remove.")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Remove all runs.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", envvar="COA_YES", help="Don't ask.")] = False,
+    *,
+    common: CommonOptions,
+) -> int:
+    """Removes runs, with their notes and answers."""
+    from coa.errors import ConfigError
+
+    store = _store(ctx, common)
+    if bool(runs) == everything:
+        raise ConfigError("name the runs to remove or say --all, and not both.")
+    # All are looked up first: a wrong id removes nothing.
+    ids = [store.get(run).run_id for run in runs] if runs else [record.run_id for record in store.list()]
+    ids = list(dict.fromkeys(ids))
+    if everything and not yes:
+        if not sys.stdin.isatty():
+            raise ConfigError(f"--all would remove {len(ids)} runs.", hint="Say --yes as well.")
+        typer.confirm(f"Remove {len(ids)} runs?", abort=True, err=True)
+    for run_id in ids:
+        store.remove(run_id)
+    write_note(f"removed {len(ids)} {'run' if len(ids) == 1 else 'runs'}")
+    return 0
+
+
+def path(
+    ctx: typer.Context,
+    run: Annotated[str | None, typer.Argument(help="A run; otherwise all of them.", show_default=False)] = None,
+    *,
+    common: CommonOptions,
+) -> int:
+    """Prints the folder that holds the runs, or one run."""
+    from coa.cli.invocation import settings_of
+
+    if run is None:
+        folder = settings_of(ctx, common).settings.runs_dir
+    else:
+        store = _store(ctx, common)
+        folder = store.path(store.get(run).run_id)
+    write_result(f"{folder}\n")
+    return 0
+
+
+app.command("list")(expands_options(list_runs))
+app.command("show")(expands_options(show))
+app.command("rm")(expands_options(remove))
+app.command("path")(expands_options(path))

@@ -1,0 +1,282 @@
+"""Runs questions through a session: prints each answer, and says how to go on when one fails."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from coa.cli import render
+from coa.cli.options import Format, OutputOptions
+from coa.cli.progress import Display, LiveBar, NoDisplay, RunLog, Tally
+from coa.cli.stopping import Stopping
+from coa.cli.terminal import (
+    Colour,
+    check_writable,
+    paint,
+    printable,
+    uses_colour,
+    write_file,
+    write_note,
+    write_result,
+)
+from coa.errors import BudgetExceeded, CoaError, RunDrained, StorageError
+from coa.events import AnswerStarted, AnswerToken, Event, WarningRaised
+
+if TYPE_CHECKING:
+    from coa.cli.invocation import Invocation, SessionLike
+    from coa.config import Settings
+    from coa.types import Answer
+
+__all__ = ["INCOMPLETE", "Job", "Output", "run_jobs"]
+
+INCOMPLETE = 3
+"""Exit code of an answer that does not rest on every chunk."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One question, or one summary."""
+
+    start: Callable[[SessionLike], Awaitable[Answer]]
+    title: str | None = None
+    """Heads the answer when there are several."""
+    language: str | None = None
+    """Of the document, where known."""
+
+
+@dataclass
+class Output:
+    """Where answers go, in which form; streams the text of an answer to a terminal as it is written."""
+
+    options: OutputOptions
+    colour: Colour = Colour.AUTO
+    several: bool = False
+    """True when more than one answer is expected."""
+    _parts: list[str] = field(default_factory=list)
+    _objects: list[dict[str, object]] = field(default_factory=list)
+    _streamed: str = ""
+
+    def __post_init__(self) -> None:
+        if self.options.output is not None:
+            check_writable(self.options.output)
+
+    @property
+    def to_stdout(self) -> bool:
+        """False with --output."""
+        return self.options.output is None
+
+    @property
+    def paints(self) -> bool:
+        """True where results are coloured."""
+        return self.to_stdout and uses_colour(sys.stdout.isatty(), self.colour)
+
+    @property
+    def streams(self) -> bool:
+        """True where the answer is shown as it is written."""
+        return self.to_stdout and self.options.form is Format.TEXT and sys.stdout.isatty()
+
+    def title(self, job: Job) -> None:
+        """Heads the answer that comes next."""
+        if self.several and job.title and self.options.form in (Format.TEXT, Format.MD):
+            line = printable(" ".join(job.title.split()))
+            markdown = self.options.form is Format.MD
+            self.put(f"# {line}\n\n" if markdown else paint(line, "bold", colour=self.paints) + "\n\n")
+
+    def stream(self, text: str) -> None:
+        """Shows a piece of the answer."""
+        self._streamed += text
+        write_result(printable(text))
+
+    def restart(self) -> None:
+        """The answer is written anew: ends the line of what was streamed before."""
+        if self._streamed:
+            write_result("\n")
+        self._streamed = ""
+
+    def add(self, answer: Answer, job: Job) -> None:
+        """Prints or keeps one answer."""
+        form, notes = self.options.form, self.options.show_notes
+        if form in (Format.JSON, Format.JSONL):
+            found = render.answer_object(answer, language=job.language, notes=notes)
+            if form is Format.JSON and self.several:
+                self._objects.append(found)
+            else:
+                self.put(render.to_json(found, compact=form is Format.JSONL))
+            return
+        if self._streamed.strip() == answer.text.strip() and self._streamed:
+            text = "\n" + render.details_text(answer, colour=self.paints, notes=notes)
+        else:
+            self.restart()
+            text = render.answer_text(answer, colour=self.paints, markdown=form is Format.MD, notes=notes)
+        self._streamed = ""
+        self.put(text + ("\n" if self.several else ""))
+
+    def put(self, text: str) -> None:
+        """Prints `text`, or keeps it for the file."""
+        if self.to_stdout:
+            write_result(text)
+        else:
+            self._parts.append(text)
+
+    def finish(self) -> None:
+        """Writes what was kept; called also when a later question failed, so that nothing is lost."""
+        if self._objects:
+            self.put(render.to_json(self._objects))
+            self._objects = []
+        if self.options.output is not None and self._parts:
+            write_file(self.options.output, "".join(self._parts))
+            self._parts = []
+
+
+@dataclass
+class _Watch:
+    """Takes events to the tally, the display and the streamed answer."""
+
+    output: Output
+    display: Display
+    quiet: bool
+    colour: bool
+    tally: Tally = field(default_factory=Tally)
+    warned: set[str] = field(default_factory=set)
+    answered: list[str] = field(default_factory=list)
+    """Runs whose answers are there."""
+
+    def begin(self) -> None:
+        """Forgets the job before."""
+        self.tally = Tally()
+        self.warned.clear()
+
+    def on_event(self, event: Event) -> None:
+        self.tally.take(event)
+        if isinstance(event, AnswerStarted) and self.output.streams:
+            self.output.restart()
+        if isinstance(event, AnswerToken):
+            if self.output.streams:
+                self.display.close()
+                self.output.stream(event.text)
+        elif isinstance(event, WarningRaised):
+            self.warn(event.message)
+        else:
+            self.display.show(event, self.tally)
+
+    def warn(self, message: str) -> None:
+        """Each warning of a run once."""
+        if self.quiet or message in self.warned:
+            return
+        self.warned.add(message)
+        self.display.close()
+        write_note(paint("warning:", "yellow", colour=self.colour) + " " + message)
+
+    def resume_command(self) -> str | None:
+        return f"coa resume {self.tally.run_id}" if self.tally.run_id else None
+
+
+def run_jobs(invocation: Invocation, settings: Settings, jobs: Sequence[Job], output: Output, *, progress: bool) -> int:
+    """Exit code after answering `jobs` in order with one engine; stops at the first that fails.
+
+    Raises:
+        CoaError: with the command that goes on with the run in its message, where there is a run.
+    """
+    watch = _Watch(
+        output,
+        _display(invocation, output.colour, progress=progress),
+        quiet=invocation.quiet,
+        colour=uses_colour(sys.stderr.isatty(), output.colour),
+    )
+    code = 0
+    with Stopping(resume_command=watch.resume_command) as stopping:
+        try:
+            code = asyncio.run(_answer_all(invocation, settings, jobs, watch, stopping))
+        except RunDrained as exc:
+            _say_drained(watch, exc)
+            code = stopping.exit_code
+        except (asyncio.CancelledError, KeyboardInterrupt):
+            if stopping.received is None:
+                raise
+            write_note("stopped before the first chunk; nothing to resume")
+            code = stopping.exit_code
+        except CoaError as exc:
+            _add_resume_hint(exc, watch)
+            raise
+        finally:
+            watch.display.close()
+            _finish(watch)
+    return code
+
+
+def _finish(watch: _Watch) -> None:
+    try:
+        watch.output.finish()
+    except StorageError as exc:
+        raise _kept(exc, watch) from exc
+
+
+def _kept(error: StorageError, watch: _Watch) -> StorageError:
+    """`error` with the way to get at the answer, which coa's own folder still holds."""
+    commands = ", ".join(f"coa resume {run_id}" for run_id in watch.answered)
+    return StorageError(error.message, hint=f"Nothing is lost, print it again with: {commands}" if commands else None)
+
+
+async def _answer_all(
+    invocation: Invocation, settings: Settings, jobs: Sequence[Job], watch: _Watch, stopping: Stopping
+) -> int:
+    api = invocation.load_api()
+    stop = api.StopSignal()
+    stopping.attach(stop)
+    code = 0
+    async with api.Session(settings, on_event=watch.on_event, stop=stop) as session:
+        for job in jobs:
+            watch.begin()
+            watch.output.title(job)
+            try:
+                answer = await job.start(session)
+            except BudgetExceeded as exc:
+                partial: Answer | None = getattr(exc, "answer", None)
+                if partial is not None:
+                    _show(partial, job, watch)
+                raise
+            _show(answer, job, watch)
+            if not answer.coverage.complete:
+                code = INCOMPLETE
+    return code
+
+
+def _show(answer: Answer, job: Job, watch: _Watch) -> None:
+    watch.display.close()
+    watch.answered.append(answer.run_id)
+    try:
+        watch.output.add(answer, job)
+    except StorageError as exc:
+        raise _kept(exc, watch) from exc
+    for warning in answer.warnings:
+        watch.warn(warning)
+    for skipped in answer.coverage.skipped:
+        watch.warn(f"chunk {skipped.index + 1} was not read: {skipped.cause}")
+    if not watch.quiet:
+        write_note(paint(render.summary_line(answer), "dim", colour=watch.colour))
+
+
+def _display(invocation: Invocation, colour: Colour, *, progress: bool) -> Display:
+    if invocation.quiet:
+        return NoDisplay()
+    if invocation.verbosity:
+        return RunLog()
+    if progress and sys.stderr.isatty():
+        return LiveBar(colour=uses_colour(True, colour))
+    return NoDisplay()
+
+
+def _say_drained(watch: _Watch, drained: RunDrained) -> None:
+    watch.display.close()
+    tally = watch.tally
+    write_note(f"stopped: {tally.n_done} of {tally.n_chunks} chunks are read and kept")
+    write_note(f"go on with: coa resume {drained.run_id}")
+
+
+def _add_resume_hint(error: CoaError, watch: _Watch) -> None:
+    command = watch.resume_command()
+    if command and command not in str(error) and error.exit_code not in (2, 5):
+        error.hint = " ".join(filter(None, [error.hint, f"What was read is kept; go on with: {command}"]))
