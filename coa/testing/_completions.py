@@ -7,17 +7,19 @@ import re
 import zlib
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 __all__ = [
     "CHAT_TEMPLATE",
     "N_VOCAB",
     "ChatRequest",
+    "Completion",
     "PrefixMemory",
     "Reply",
     "ReplyFunction",
     "apply_template",
+    "complete",
     "default_reply",
     "pieces",
     "token_id",
@@ -70,6 +72,16 @@ class Reply:
     finish_reason: str = "stop"
     prompt_tokens: int | None = None
     cached_tokens: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """A reply with its counts."""
+
+    reply: Reply
+    tokens: list[str]
+    prompt_tokens: int
+    cached_tokens: int
 
 
 ReplyFunction = Callable[[ChatRequest], "str | Reply"]
@@ -141,3 +153,26 @@ class PrefixMemory:
 
     def __len__(self) -> int:
         return len(self._seen)
+
+
+def complete(
+    call: ChatRequest, said: str | Reply, fault: str | None, prefixes: PrefixMemory, *, n_prompt: int
+) -> Completion:
+    """What the caller gets for what the model said: cut to max_tokens, spoiled by `fault`, counted."""
+    reply = said if isinstance(said, Reply) else Reply(said)
+    if fault in {"empty", "content-filter"}:
+        reply = replace(reply, text="", finish_reason="stop" if fault == "empty" else "content_filter")
+    tokens = pieces(reply.text)
+    limit = call.body.get("max_completion_tokens") or call.body.get("max_tokens")
+    most = len(tokens) // 2 if fault == "length" else limit
+    if fault == "length" or (most is not None and len(tokens) > most):
+        tokens = tokens[:most]
+        reply = replace(reply, text="".join(tokens), finish_reason="length")
+    known = prefixes.known_chars(call.prompt)
+    cached = min(len(pieces(call.prompt[:known])), n_prompt - 1) if known else 0
+    return Completion(
+        reply,
+        tokens,
+        prompt_tokens=n_prompt if reply.prompt_tokens is None else reply.prompt_tokens,
+        cached_tokens=cached if reply.cached_tokens is None else reply.cached_tokens,
+    )

@@ -6,14 +6,13 @@ import asyncio
 import json
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from coa.testing._completions import (
     CHAT_TEMPLATE,
     N_VOCAB,
     ChatRequest,
-    Reply,
+    Completion,
     apply_template,
     pieces,
     token_id,
@@ -21,7 +20,7 @@ from coa.testing._completions import (
 from coa.testing._faults import FaultKind, Faults
 from coa.testing._http import Connection
 
-__all__ = ["Completion", "error_body", "fail", "lookup", "respond", "stream"]
+__all__ = ["Ending", "error_body", "fail", "lookup", "respond", "stream"]
 
 _ERRORS: Mapping[str, tuple[int, str, str, str]] = {
     # status, message, type, code
@@ -33,14 +32,11 @@ _ERRORS: Mapping[str, tuple[int, str, str, str]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Completion:
-    """A reply with its counts."""
+class Ending(Protocol):
+    """Books the end of a call; only the first time counts."""
 
-    reply: Reply
-    tokens: list[str]
-    prompt_tokens: int
-    cached_tokens: int
+    def __call__(self, outcome: str, completion: Completion | None = None) -> None:
+        """Has to be called before the last byte of the reply is sent."""
 
 
 def error_body(status: int, message: str, kind: str, code: str | None = None) -> bytes:
@@ -74,13 +70,23 @@ def lookup(path: str, body: Mapping[str, Any], *, model: str, n_ctx: int | None)
     return None
 
 
-async def fail(fault: FaultKind, faults: Faults, connection: Connection, *, n_prompt: int, n_ctx: int | None) -> bool:
+async def fail(
+    fault: FaultKind,
+    faults: Faults,
+    connection: Connection,
+    end: Ending,
+    *,
+    n_prompt: int,
+    n_ctx: int | None,
+) -> bool:
     """Fails the call where `fault` is a failure before the reply; False where a reply has to follow."""
     if fault in _ERRORS:
+        end(fault)
         status, message, kind, code = _ERRORS[fault]
         headers = {"retry-after": f"{faults.retry_after_s:g}"} if fault == "429-retry-after" else None
         connection.send(status, error_body(status, message, kind, code), headers)
     elif fault == "400-context":
+        end(fault)
         most = n_ctx if n_ctx is not None else n_prompt - 1
         message = f"This model's maximum context length is {most} tokens."
         message += f" However, your messages resulted in {n_prompt} tokens."
@@ -88,8 +94,10 @@ async def fail(fault: FaultKind, faults: Faults, connection: Connection, *, n_pr
         connection.send(400, body)
     elif fault == "hang":
         await asyncio.sleep(faults.hang_s)
+        end(fault)
         connection.close()
     elif fault == "reset":
+        end(fault)
         connection.reset()
     elif fault == "slow-first-token":
         await asyncio.sleep(faults.slow_s)
@@ -124,24 +132,33 @@ def respond(call: ChatRequest, completion: Completion, fault: FaultKind | None, 
 
 
 async def stream(
-    call: ChatRequest, completion: Completion, fault: FaultKind | None, faults: Faults, connection: Connection
+    call: ChatRequest,
+    completion: Completion,
+    fault: FaultKind | None,
+    connection: Connection,
+    end: Ending,
+    *,
+    token_s: float,
 ) -> None:
     """Sends the reply token by token as server-sent events."""
     envelope = _envelope(call, "chat.completion.chunk")
     connection.start_stream()
     _send_event(connection, envelope | _delta({"role": "assistant", "content": ""}))
     if fault == "wrong-json":
+        end(fault, completion)
         connection.send_chunk(b'data: {"id": "chatcmpl-\n\n')
         connection.end_stream()
         return
     sent = len(completion.tokens) // 2 if fault == "broken-stream" else len(completion.tokens)
     for token in completion.tokens[:sent]:
-        if faults.token_s:
-            await asyncio.sleep(faults.token_s)
+        if token_s:
+            await asyncio.sleep(token_s)
         _send_event(connection, envelope | _delta({"content": token}))
     if fault == "broken-stream":
+        end(fault, completion)
         connection.close()
         return
+    end(fault or "ok", completion)
     _send_event(connection, envelope | _delta({}, completion.reply.finish_reason))
     options = call.body.get("stream_options") or {}
     if options.get("include_usage") and fault != "no-usage":

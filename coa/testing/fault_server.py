@@ -28,22 +28,24 @@ import signal
 import threading
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from types import TracebackType
 from typing import Self
 
 from coa.testing._completions import (
     ChatRequest,
+    Completion,
     PrefixMemory,
     Reply,
     ReplyFunction,
     apply_template,
+    complete,
     default_reply,
     pieces,
 )
 from coa.testing._faults import FaultKind, Faults
 from coa.testing._http import Connection, HttpRequest
-from coa.testing._wire import Completion, error_body, fail, lookup, respond, stream
+from coa.testing._wire import Ending, error_body, fail, lookup, respond, stream
 
 __all__ = ["ChatRequest", "FaultKind", "FaultServer", "Faults", "Reply", "ReplyFunction", "ServerStats"]
 
@@ -256,23 +258,42 @@ class FaultServer:
             connection.send(200, json.dumps(answer).encode())
 
     async def _chat(self, request: HttpRequest, connection: Connection) -> None:
-        outcome = "gone"
         with self._lock:
             self._calls += 1
             self._in_flight += 1
             self._peak = max(self._peak, self._in_flight)
+        end = self._ending()
         try:
             try:
                 call, script_at = self._register(request)
             except (KeyError, TypeError, AttributeError, ValueError) as error:
-                outcome = "bad-request"
+                end("bad-request")
                 _refuse(connection, f"not a chat completion: {error!r}")
             else:
-                outcome = await self._answer(call, script_at, connection)
+                await self._answer(call, script_at, connection, end)
         finally:
+            end("gone")
+
+    def _ending(self) -> Ending:
+        """What books the end of one call, once.
+
+        It is called before the reply's last byte goes out, so that whoever holds the reply finds it in the stats.
+        """
+        open_calls = [1]
+
+        def end(outcome: str, completion: Completion | None = None) -> None:
             with self._lock:
+                if not open_calls:
+                    return
+                open_calls.pop()
                 self._in_flight -= 1
                 self._by_outcome[outcome] += 1
+                if completion is not None:
+                    self._prompt_tokens += completion.prompt_tokens
+                    self._cached_tokens += completion.cached_tokens
+                    self._completion_tokens += len(completion.tokens)
+
+        return end
 
     def _register(self, request: HttpRequest) -> tuple[ChatRequest, int]:
         """The call with its place among the others, and its place in the plan's script."""
@@ -294,8 +315,8 @@ class FaultServer:
             self._script_at += 1
         return call, script_at
 
-    async def _answer(self, call: ChatRequest, script_at: int, connection: Connection) -> str:
-        """Answers or fails as planned; returns the outcome's name."""
+    async def _answer(self, call: ChatRequest, script_at: int, connection: Connection, end: Ending) -> None:
+        """Answers or fails as planned."""
         faults = self._faults
         delay_s = faults.delay_s(call, seed=self._seed)
         if delay_s:
@@ -303,21 +324,21 @@ class FaultServer:
         n_prompt = len(pieces(call.prompt))
         try:
             fault = self._fault(call, faults.pick(call, seed=self._seed, script_at=script_at), n_prompt)
-            if fault and await fail(fault, faults, connection, n_prompt=n_prompt, n_ctx=self._n_ctx):
-                return fault
-            completion = self._complete(call, fault, n_prompt)
+            if fault and await fail(fault, faults, connection, end, n_prompt=n_prompt, n_ctx=self._n_ctx):
+                return
+            completion = complete(call, self._reply(call), fault, self._prefixes, n_prompt=n_prompt)
         except Exception as error:
+            end("reply-error")
             message = f"the caller's own function failed: {error!r}"
             connection.send(500, error_body(500, message, "server_error"))
-            return "reply-error"
+            return
         if call.body.get("stream"):
-            await stream(call, completion, fault, faults, connection)
-        else:
-            if faults.token_s:
-                await asyncio.sleep(faults.token_s * len(completion.tokens))
-            respond(call, completion, fault, connection)
-        self._account(completion)
-        return fault or "ok"
+            await stream(call, completion, fault, connection, end, token_s=faults.token_s)
+            return
+        if faults.token_s:
+            await asyncio.sleep(faults.token_s * len(completion.tokens))
+        end(fault or "ok", completion)
+        respond(call, completion, fault, connection)
 
     def _fault(self, call: ChatRequest, planned: FaultKind | None, n_prompt: int) -> FaultKind | None:
         """The planned fault, unless the key is wrong or the prompt too long."""
@@ -326,32 +347,6 @@ class FaultServer:
         if self._n_ctx is not None and n_prompt > self._n_ctx:
             return "400-context"
         return planned
-
-    def _complete(self, call: ChatRequest, fault: FaultKind | None, n_prompt: int) -> Completion:
-        said = self._reply(call)
-        reply = said if isinstance(said, Reply) else Reply(said)
-        if fault in {"empty", "content-filter"}:
-            reply = replace(reply, text="", finish_reason="stop" if fault == "empty" else "content_filter")
-        tokens = pieces(reply.text)
-        limit = call.body.get("max_completion_tokens") or call.body.get("max_tokens")
-        most = len(tokens) // 2 if fault == "length" else limit
-        if fault == "length" or (most is not None and len(tokens) > most):
-            tokens = tokens[:most]
-            reply = replace(reply, text="".join(tokens), finish_reason="length")
-        known = self._prefixes.known_chars(call.prompt)
-        cached = min(len(pieces(call.prompt[:known])), n_prompt - 1) if known else 0
-        return Completion(
-            reply,
-            tokens,
-            prompt_tokens=n_prompt if reply.prompt_tokens is None else reply.prompt_tokens,
-            cached_tokens=cached if reply.cached_tokens is None else reply.cached_tokens,
-        )
-
-    def _account(self, completion: Completion) -> None:
-        with self._lock:
-            self._prompt_tokens += completion.prompt_tokens
-            self._cached_tokens += completion.cached_tokens
-            self._completion_tokens += len(completion.tokens)
 
 
 def _refuse(connection: Connection, message: str) -> None:
