@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
@@ -13,7 +12,8 @@ import typer
 from coa.cli.options import Book, CommonOptions, Format, OutputOptions, RunOptions
 
 if TYPE_CHECKING:
-    from coa.cli.invocation import Invocation, PlanLike
+    from coa.cli.api_types import PlanLike
+    from coa.cli.invocation import Invocation
     from coa.cli.session import Job, Output
     from coa.config import Settings
     from coa.types import Document
@@ -141,6 +141,8 @@ def _dry_run(
     output: Output,
 ) -> int:
     """Prints what the questions would take."""
+    import asyncio
+
     from coa.cli import render
 
     async def plans() -> list[PlanLike]:

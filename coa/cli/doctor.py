@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
@@ -13,7 +12,7 @@ from coa.cli.options import CommonOptions
 from coa.cli.terminal import Colour, paint, uses_colour, write_result
 
 if TYPE_CHECKING:
-    from coa.cli.invocation import CheckLike
+    from coa.cli.api_types import CheckLike
 
 __all__ = ["doctor", "show_checks"]
 
@@ -25,6 +24,8 @@ def doctor(
     common: CommonOptions,
 ) -> int:
     """Checks installation, settings and model; exit code 1 when one fails."""
+    import asyncio
+
     from coa.cli.invocation import invocation_of, settings_of
 
     settings = settings_of(ctx, common).settings

@@ -3,114 +3,18 @@
 from __future__ import annotations
 
 import importlib
-import logging
-from collections.abc import Callable, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING
 
 import typer
 
 if TYPE_CHECKING:
+    from coa.cli.api_types import Api
     from coa.cli.options import CommonOptions, RunOptions
-    from coa.config import LoadedSettings, Settings
-    from coa.events import Event
-    from coa.types import Answer, Document
+    from coa.config import LoadedSettings
 
-__all__ = ["Api", "CheckLike", "Invocation", "PlanLike", "SessionLike", "StopLike", "invocation_of", "settings_of"]
-
-
-class StopLike(Protocol):
-    """`coa.api.StopSignal`."""
-
-    def request(self, reason: str) -> None:
-        """Asks the run to stop after the chunk in hand."""
-        ...
-
-    @property
-    def requested(self) -> bool:
-        """True from the first request on."""
-        ...
-
-
-class PlanLike(Protocol):
-    """`coa.api.Plan`: what a run would take."""
-
-    @property
-    def document(self) -> str: ...
-    @property
-    def sha256(self) -> str: ...
-    @property
-    def strategy(self) -> str: ...
-    @property
-    def model(self) -> str: ...
-    @property
-    def tokenizer(self) -> str: ...
-    @property
-    def exact(self) -> bool: ...
-    @property
-    def n_chunks(self) -> int: ...
-    @property
-    def chunk_tokens(self) -> int: ...
-    @property
-    def calls(self) -> int: ...
-    @property
-    def prompt_tokens(self) -> int: ...
-    @property
-    def completion_tokens_max(self) -> int: ...
-    @property
-    def cacheable_ratio(self) -> float: ...
-    @property
-    def cost_usd(self) -> float | None: ...
-    @property
-    def seconds(self) -> float | None: ...
-    @property
-    def chapters(self) -> int: ...
-    @property
-    def window(self) -> int: ...
-
-
-class CheckLike(Protocol):
-    """`coa.api.Check`: one line of `doctor`."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def status(self) -> Literal["ok", "warn", "fail"]: ...
-    @property
-    def detail(self) -> str: ...
-
-
-class SessionLike(Protocol):
-    """What the commands use of `coa.api.Session`."""
-
-    async def ask(self, document: Document, question: str) -> Answer: ...
-    async def summarize(
-        self,
-        document: Document,
-        *,
-        words: int | None = None,
-        per: Literal["book", "chapter"] = "book",
-        language: str = "auto",
-    ) -> Answer: ...
-    async def resume(self, run_id: str) -> Answer: ...
-    async def plan(self, document: Document, question: str | None) -> PlanLike: ...
-
-
-class Api(Protocol):
-    """What the commands use of the module `coa.api`."""
-
-    @property
-    def StopSignal(self) -> Callable[[], StopLike]: ...  # noqa: N802
-    def Session(  # noqa: N802
-        self,
-        settings: Settings,
-        *,
-        on_event: Callable[[Event], None] | None = None,
-        stop: StopLike | None = None,
-    ) -> AbstractAsyncContextManager[SessionLike]: ...
-    async def diagnose(self, settings: Settings) -> Sequence[CheckLike]: ...
-    async def test_model(self, settings: Settings) -> Sequence[CheckLike]: ...
+__all__ = ["Invocation", "invocation_of", "settings_of"]
 
 
 def _load_api() -> Api:
@@ -168,6 +72,8 @@ def _flags(ctx: typer.Context, run: RunOptions | None) -> dict[str, object]:
 
 def _set_up_logging(verbosity: int) -> None:
     if verbosity:
+        import logging
+
         handler = logging.StreamHandler()
         handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
         logger = logging.getLogger("coa")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-import traceback
 from collections.abc import Sequence
 from typing import Annotated
 
@@ -14,8 +13,7 @@ import typer.main
 from coa.cli import ask, configuration, doctor, inspect, models, runs
 from coa.cli.invocation import Invocation
 from coa.cli.options import expands_options
-from coa.cli.stopping import INTERRUPTED
-from coa.cli.terminal import BROKEN_PIPE, write_error, write_note
+from coa.cli.terminal import BROKEN_PIPE, INTERRUPTED, write_error, write_note
 from coa.errors import CoaError
 
 __all__ = ["main", "run"]
@@ -106,6 +104,8 @@ def _usage_error(error: Exception) -> int:
 
 def _show_traceback(invocation: Invocation) -> None:
     if invocation.verbosity > 1:
+        import traceback
+
         traceback.print_exc()
 
 

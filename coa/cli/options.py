@@ -175,6 +175,7 @@ def expands_options(command: Callable[..., int]) -> Callable[..., int]:
     return expanded
 
 
+@functools.cache
 def _field_parameters(group: type) -> list[inspect.Parameter]:
     hints = get_type_hints(group, include_extras=True)
     return [

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from coa.cli.terminal import paint, printable
 
 if TYPE_CHECKING:
-    from coa.cli.invocation import PlanLike
+    from coa.cli.api_types import PlanLike
     from coa.types import Answer, Citation, Usage
 
 __all__ = [

@@ -26,7 +26,8 @@ from coa.errors import BudgetExceeded, CoaError, RunDrained, StorageError
 from coa.events import AnswerStarted, AnswerToken, Event, WarningRaised
 
 if TYPE_CHECKING:
-    from coa.cli.invocation import Invocation, SessionLike
+    from coa.cli.api_types import SessionLike
+    from coa.cli.invocation import Invocation
     from coa.config import Settings
     from coa.types import Answer
 

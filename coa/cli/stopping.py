@@ -10,14 +10,13 @@ from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from coa.cli.terminal import write_note
+from coa.cli.terminal import INTERRUPTED, write_note
 
 if TYPE_CHECKING:
-    from coa.cli.invocation import StopLike
+    from coa.cli.api_types import StopLike
 
-__all__ = ["DRAINED", "INTERRUPTED", "Stopping"]
+__all__ = ["DRAINED", "Stopping"]
 
-INTERRUPTED = 130
 DRAINED = 75
 _SHOW_CURSOR = "\x1b[?25h"
 

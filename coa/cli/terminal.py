@@ -6,7 +6,6 @@ import contextlib
 import os
 import re
 import sys
-import tempfile
 from enum import StrEnum
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from coa.errors import ConfigError, StorageError
 
 __all__ = [
     "BROKEN_PIPE",
+    "INTERRUPTED",
     "Colour",
     "check_writable",
     "paint",
@@ -26,6 +26,9 @@ __all__ = [
     "write_note",
     "write_result",
 ]
+
+INTERRUPTED = 130
+"""Exit code after Ctrl-C."""
 
 BROKEN_PIPE = 141
 """What a shell reports for a program that SIGPIPE ended, as most do whose reader went away."""
@@ -132,6 +135,8 @@ def write_file(path: Path, text: str) -> None:
 
 
 def _replace(path: Path, text: str) -> None:
+    import tempfile
+
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     temporary = Path(name)
     try:
