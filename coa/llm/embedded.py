@@ -25,7 +25,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from coa.errors import ModelNotFound, ModelUnavailable
+from coa.errors import ModelUnavailable
 from coa.llm.gguf_header import GgufHeader, read_gguf_header
 
 __all__ = ["DEFAULT_N_CTX", "EmbeddedEngine", "usable_cores"]
@@ -36,6 +36,8 @@ DEFAULT_N_CTX = 8192
 _STEP_TOKENS = 512
 """Tokens the engine computes between two looks at its queue: how soon a cut request stops."""
 _CLOSE_TIMEOUT_S = 60.0
+_CANCEL_PAUSE_S = 1.2
+"""llama.cpp notices a cut connection when no result at all came for one second, and our look at /slots is one."""
 _LOG_ENV = "COA_ENGINE_LOG"
 """llama.cpp's verbosity (0 errors … 5 everything) to stderr; unset: not a byte."""
 
@@ -240,7 +242,7 @@ def _stop(servers: list[Any], root_url: str, api_key: str) -> None:
             _log.warning("the engine at %s did not become idle; its memory is not freed", root_url)
             _abandoned.extend(servers)
             break
-        time.sleep(0.02)
+        time.sleep(_CANCEL_PAUSE_S)
     _cut_connections(port)
     servers.clear()
 
@@ -256,11 +258,11 @@ def _idle(root_url: str, api_key: str) -> bool:
 
 def _cut_connections(port: int) -> None:
     """Shuts down the server's end of every connection to `port`; its sockets are our own process's."""
-    for name in os.listdir("/dev/fd"):
+    for entry in os.scandir("/dev/fd"):
         try:
-            if not stat.S_ISSOCK(os.fstat(int(name)).st_mode):
+            if not stat.S_ISSOCK(os.fstat(int(entry.name)).st_mode):
                 continue
-            with socket.socket(fileno=os.dup(int(name))) as end:
+            with socket.socket(fileno=os.dup(int(entry.name))) as end:
                 # The listening socket has no peer: getpeername raises, and it goes on listening.
                 if end.family == socket.AF_INET and end.getpeername() and end.getsockname()[1] == port:
                     end.shutdown(socket.SHUT_RDWR)
