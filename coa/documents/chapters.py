@@ -64,9 +64,9 @@ def find_chapters(text: str, span: Span) -> Chapters:
     if best is None:
         return Chapters()
     _, headings, style = best
-    headings = _titled(headings, found)
-    parts = _titled(_parts_above(by_style["part"], headings), found) if style != "part" else []
-    return Chapters(tuple(headings), tuple(parts), style)
+    parts = _parts_above(by_style["part"], headings) if style != "part" else []
+    starts = {h.span.start for h in (*headings, *parts)}
+    return Chapters(tuple(_titled(headings, found, starts)), tuple(_titled(parts, found, starts)), style)
 
 
 def _without_repeats(headings: list[Heading]) -> list[Heading]:
@@ -113,13 +113,12 @@ def _is_sane(text: str, headings: Sequence[Heading], style: Style, span: Span) -
     return rising >= _RISING_RATIO * len(steps)
 
 
-def _titled(headings: list[Heading], found: Sequence[Block]) -> list[Heading]:
+def _titled(headings: list[Heading], found: Sequence[Block], starts: set[int]) -> list[Heading]:
     """With the titles that stand in the block below, where most headings have one there."""
     bare = [h for h in headings if h.bare]
     if not bare:
         return headings
     index = {block.span.start: i for i, block in enumerate(found)}
-    starts = {h.span.start for h in headings}
     titles: dict[int, Block] = {}
     for heading in bare:
         at = index.get(heading.span.start)

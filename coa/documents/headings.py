@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Literal, NamedTuple
 
@@ -129,6 +129,8 @@ def named_heading(line: str) -> tuple[Literal["front", "chapter", "back"], str] 
 
 def _of_block(block: Block) -> Iterator[Heading]:
     first = block.lines[0]
+    if len(block.lines) > 1 and _is_list(block.lines[:2]):
+        return
     below = " ".join(line.strip() for line in block.lines[1:])
     for style, number, title in _readings(first):
         if style in ("roman", "digits", "word") and below:
@@ -141,6 +143,12 @@ def _of_block(block: Block) -> Iterator[Heading]:
             yield Heading(block.span, number, whole, first.strip(), style, bare=not whole)
 
 
+def _is_list(lines: Sequence[str]) -> bool:
+    """True where the first lines are headings of the same style: entries of a table of contents."""
+    first, second = ({style for style, _, _ in _readings(line)} for line in lines)
+    return bool(first & second)
+
+
 def _inside(text: str, span: Span) -> Iterator[Heading]:
     """Headings that open a long block, the text following without a blank line, and Chinese ones inside."""
     starts = [span.start, *(m.end() for m in re.finditer("\n", text[span.start : span.end]))]
@@ -150,6 +158,8 @@ def _inside(text: str, span: Span) -> Iterator[Heading]:
         if len(line) > _LONGEST_LINE:
             continue
         if "第" in line or "제" in line or i == 0:
+            if i == 0 and len(starts) > 1 and _is_list(text[span.start : span.end].split("\n", 2)[:2]):
+                continue
             for style, number, title in _readings(line):
                 if style == "cjk" or (i == 0 and style == "chapter"):
                     yield Heading(Span(start, end - 1), number, title, line.strip(), style, bare=False)

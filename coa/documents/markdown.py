@@ -37,10 +37,14 @@ class MarkdownHeading(NamedTuple):
 
 def is_markdown(text: str, headings: list[MarkdownHeading], *, named_so: bool) -> bool:
     """True where `text` is written in Markdown; `named_so`, the file's name, is a hint that tips the balance."""
-    n_atx = sum(1 for h in headings if text[h.span.start : h.span.start + 4].lstrip().startswith("#"))
+    atx = [h for h in headings if text[h.span.start : h.span.start + 4].lstrip().startswith("#")]
     n_signs = sum(1 for sign in _SIGNS if sign.search(text[:_SIGNS_WITHIN]))
-    evidence = min(n_atx, 3) + min(len(headings) - n_atx, 1) + n_signs
-    return evidence >= (1 if named_so else 3) and (named_so or n_atx > 0 or n_signs >= 3)
+    evidence = min(len(atx), 3) + min(len(headings) - len(atx), 1) + n_signs
+    if named_so:
+        return evidence > 0
+    # The comments of scripts and settings look like headings, but the code follows without a blank line.
+    n_apart = sum(1 for h in atx if text[h.span.end : h.span.end + 2].strip() == "")
+    return evidence >= 3 and (n_apart * 2 > len(atx) or (not atx and n_signs > 2))
 
 
 def find_markdown_headings(text: str, span: Span) -> list[MarkdownHeading]:
