@@ -21,7 +21,7 @@ _SENTENCE = re.compile(r"[^.!?。！？\n]+[.!?。！？\n]*")
 _REFUSALS = re.compile(
     r"|".join(
         (
-            r"\bnot (?:explicitly |directly |specifically )?(?:mention|stat|discuss|address|provid|specif|contain|answer)",
+            r"\bnot (?:explicitly |directly )?(?:mention|stat|discuss|address|provid|specif|contain|answer)",
             r"\b(?:no|any) (?:mention|information|details?|evidence|answer|reference|relevant)\b",
             r"\b(?:does|do|did|is|are|was|were|can|could)(?: not|n't) (?:\w+ ){0,2}"
             r"(?:mention|state|say|contain|provide|discuss|answer|address|specify|clear|known|determine|find|give)",

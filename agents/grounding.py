@@ -45,13 +45,17 @@ def ground(
     chunks: Sequence[Chunk],
     question: str | None,
     most: int = 3,
+    first: int = 1,
 ) -> Grounding:
-    """`answer` with its citations: those it names, else up to `most` located ones."""
+    """`answer` with its citations: those it names, else up to `most` located ones.
+
+    `chunks` are those that its notes came from; `first` is the number that its first citation gets.
+    """
     named = [r for r in references(answer) if _exists(r, chunks)]
     index = _SentenceIndex(document, chunks)
     if named:
         citations = tuple(_citation(document, _span(r, chunks)) for r in named)
-        text = _renumbered(answer, named)
+        text = _renumbered(answer, named, first)
     else:
         text = without_references(answer)
         citations = index.locate(text, question, most)
@@ -138,8 +142,8 @@ def _citation(document: Document, sentence: Span, *, origin_score: float | None 
     )
 
 
-def _renumbered(answer: str, named: Sequence[Reference]) -> str:
-    places = {reference: n for n, reference in enumerate(named, 1)}
+def _renumbered(answer: str, named: Sequence[Reference], first: int) -> str:
+    places = {reference: n for n, reference in enumerate(named, first)}
 
     def replace(match: re.Match[str]) -> str:
         numbers = [places[r] for r in references(match.group()) if r in places]

@@ -51,14 +51,17 @@ class Manager:
         self._language = language
         self._words = words
         self._temperature = temperature
-        suffix = "" if profile.cites else "_small"
-        self._with_question = PromptTemplate("manager_question" + suffix, "notes", "question", "language")
-        self._without = PromptTemplate("manager_summary" + suffix, "notes", "words", "language")
+        self._with_question, self._without = _templates(profile)
 
     @property
     def prompt_digests(self) -> dict[str, str]:
         """Prompt names and the digests of their files, for the run's record."""
         return {t.name: t.digest for t in (self._with_question, self._without)}
+
+    @staticmethod
+    def template_texts(profile: ReadingProfile) -> list[str]:
+        """The prompt files that a manager under `profile` may use."""
+        return [t.text for t in _templates(profile)]
 
     async def answer(
         self, query: str | None, unit: CommunicationUnit, *, on_text: OnText | None = None
@@ -88,3 +91,11 @@ class Manager:
         completion = await self.model.complete(Prompt(tail=tail), decoding, on_text=on_text)
         usage = Usage().plus(completion.usage, seconds=completion.seconds)
         return ManagerReply(completion.text, completion.finish_reason == "length", usage)
+
+
+def _templates(profile: ReadingProfile) -> tuple[PromptTemplate, PromptTemplate]:
+    suffix = "" if profile.cites else "_small"
+    return (
+        PromptTemplate("manager_question" + suffix, "notes", "question", "language"),
+        PromptTemplate("manager_summary" + suffix, "notes", "words", "language"),
+    )

@@ -31,6 +31,11 @@ class PromptTemplate:
         self._template = Template(self._text)
 
     @property
+    def text(self) -> str:
+        """The file's text, variables not filled in; for counting what the template takes of a window."""
+        return self._text
+
+    @property
     def digest(self) -> str:
         """The first 12 hexadecimal digits of the file's sha256; part of a run's record."""
         return hashlib.sha256(self._text.encode()).hexdigest()[:12]

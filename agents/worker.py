@@ -54,14 +54,17 @@ class Worker:
         self._profile = profile
         self._language = language
         self._temperature = temperature
-        suffix = "" if profile.cites else "_small"
-        self._with_question = PromptTemplate("worker_question" + suffix, "notes", "question", "words", "language")
-        self._without = PromptTemplate("worker_summary" + suffix, "notes", "words", "language")
+        self._with_question, self._without = _templates(profile)
 
     @property
     def prompt_digests(self) -> dict[str, str]:
         """Prompt names and the digests of their files, for the run's record."""
         return {t.name: t.digest for t in (self._with_question, self._without)}
+
+    @staticmethod
+    def template_texts(profile: ReadingProfile) -> list[str]:
+        """The prompt files that a worker under `profile` may use."""
+        return [t.text for t in _templates(profile)]
 
     async def read(self, chunk: Chunk, query: str | None, unit: CommunicationUnit) -> WorkerReply:
         """The unit after `chunk`; `query` None asks for a summary.
@@ -109,3 +112,11 @@ class Worker:
         if is_refusal(note):
             return WorkerReply(unit, False, usage)
         return WorkerReply(CommunicationUnit(note, chunk.index), True, usage)
+
+
+def _templates(profile: ReadingProfile) -> tuple[PromptTemplate, PromptTemplate]:
+    suffix = "" if profile.cites else "_small"
+    return (
+        PromptTemplate("worker_question" + suffix, "notes", "question", "words", "language"),
+        PromptTemplate("worker_summary" + suffix, "notes", "words", "language"),
+    )

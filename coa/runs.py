@@ -42,7 +42,7 @@ from coa.types import (
     Usage,
 )
 
-__all__ = ["Part", "RunPlan", "RunRecord", "RunState", "RunStore", "StoredNote"]
+__all__ = ["Part", "PartAnswer", "RunPlan", "RunRecord", "RunState", "RunStore", "StoredNote"]
 
 RunState = Literal["running", "drained", "failed", "done", "partial"]
 _FORMAT = 1
@@ -90,6 +90,16 @@ class StoredNote:
     seconds: float = 0.0
     cause: str | None = None
     """Why the chunk was skipped; None when it was read."""
+
+
+@dataclass(frozen=True, slots=True)
+class PartAnswer:
+    """The manager's reply for one part, sentence ids still in it."""
+
+    text: str
+    truncated: bool
+    """True when it was cut off at the token cap."""
+    usage: Usage
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,16 +156,6 @@ class RunStore:
         changed = replace(record, state=state, error=error, updated=now(), n_done=self.n_done(record.run_id))
         self.save(changed)
         return changed
-
-    def list(self) -> list[RunRecord]:
-        """All runs, newest first; folders without a readable record are left out."""
-        found: list[RunRecord] = []
-        if self._runs.is_dir():
-            for folder in sorted(self._runs.iterdir(), reverse=True):
-                record = self._read(folder.name)
-                if record is not None:
-                    found.append(record)
-        return found
 
     def get(self, run_id: str) -> RunRecord:
         """The run of that id, or the only one whose id starts so. Raises: RunNotFound."""
@@ -221,19 +221,25 @@ class RunStore:
         """Stores a finished chunk. Raises: StorageError."""
         append_line(self.path(run_id) / "notes.jsonl", {"kind": "note", **asdict(note)})
 
-    def add_part_answer(self, run_id: str, part: int, text: str, *, truncated: bool, usage: Usage) -> None:
+    def add_part_answer(self, run_id: str, part: int, answer: PartAnswer) -> None:
         """Stores the answer of one part. Raises: StorageError."""
-        line = {"kind": "answer", "part": part, "text": text, "truncated": truncated, "usage": asdict(usage)}
-        append_line(self.path(run_id) / "notes.jsonl", line)
+        append_line(self.path(run_id) / "notes.jsonl", {"kind": "answer", "part": part, **asdict(answer)})
 
-    def part_answers(self, run_id: str) -> dict[int, tuple[str, bool, Usage]]:
-        """Text, whether it was cut off, and usage of each part's answer."""
-        lines = read_lines(self.path(run_id) / "notes.jsonl")
-        return {
-            int(line["part"]): (str(line["text"]), bool(line["truncated"]), Usage(**line["usage"]))  # type: ignore[call-overload, arg-type]
-            for line in lines
-            if line.get("kind") == "answer"
-        }
+    def part_answers(self, run_id: str) -> dict[int, PartAnswer]:
+        """The answer of each part that has one."""
+        found: dict[int, PartAnswer] = {}
+        for line in read_lines(self.path(run_id) / "notes.jsonl"):
+            if line.pop("kind", None) == "answer":
+                values: dict[str, Any] = line
+                usage = Usage(**values["usage"])
+                found[values["part"]] = PartAnswer(values["text"], values["truncated"], usage)
+        return found
+
+    def with_prompts(self, record: RunRecord, prompts: Mapping[str, str]) -> RunRecord:
+        """The record with its prompts' digests, saved. Raises: StorageError."""
+        record = replace(record, prompts=dict(prompts))
+        self.save(record)
+        return record
 
     def save_answer(self, answer: Answer) -> None:
         """Stores the answer of a run. Raises: StorageError."""
@@ -264,6 +270,16 @@ class RunStore:
         raw["left_out"] = tuple(LeftOut(**{**p, "span": Span(*p["span"])}) for p in raw["left_out"])
         raw["warnings"] = tuple(raw["warnings"])
         return Document(**raw)
+
+    def list(self) -> list[RunRecord]:
+        """All runs, newest first; folders without a readable record are left out."""
+        found: list[RunRecord] = []
+        if self._runs.is_dir():
+            for folder in sorted(self._runs.iterdir(), reverse=True):
+                record = self._read(folder.name)
+                if record is not None:
+                    found.append(record)
+        return found
 
     def _document_path(self, sha256: str) -> Path:
         return self._documents / f"{sha256}.json"

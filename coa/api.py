@@ -1,0 +1,450 @@
+"""What a Python user calls; the only place that wires settings, models, agents and graphs.
+
+    import coa
+    document = coa.read_document("moby.txt")
+    answer = await coa.ask(document, "Who is Queequeg?", model="openai/gpt-4o-mini")
+    print(answer.text, answer.citations)
+
+A `Session` keeps the model loaded over several questions. Everything is validated before the first call, every
+finished chunk is on disk before the next begins, and a run that was stopped or killed goes on with `resume`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, TypeVar
+
+from coa.agents import Manager, Worker, ground
+from coa.config import Settings, load_settings
+from coa.documents import read_document
+from coa.errors import BudgetExceeded, CoaError, ConfigError, RunDrained
+from coa.events import Event, RunStarted, StageChanged, WarningRaised
+from coa.limits import Limits
+from coa.llm.budget import Budget
+from coa.llm.gateway import Gateway, open_gateway
+from coa.planning import Plan, chapters, estimate, limits_for, plan_run
+from coa.reading import PREFIX_VERSION
+from coa.run_notes import DiskNotes
+from coa.runs import RunPlan, RunRecord, RunStore, now
+from coa.secrets import with_secrets, without_secrets
+from coa.types import Answer, Citation, Coverage, Document, SkippedChunk
+
+__all__ = ["Plan", "Session", "StopSignal", "ask", "ask_sync", "resume", "resume_sync", "summarize", "summarize_sync"]
+
+OnEvent = Callable[[Event], None]
+Source = Document | str | Path | bytes
+_T = TypeVar("_T")
+
+_LITTLE_SUPPORT = 0.5
+_DEFAULT_WORDS = 200
+_WORDS_TO_TOKENS = 2.0
+
+
+class StopSignal:
+    """Asks a run to stop after the chunk in hand; may be set from a signal handler or another thread."""
+
+    def __init__(self) -> None:
+        self._reason: str | None = None
+        self._listeners: list[Callable[[str], None]] = []
+
+    def request(self, reason: str) -> None:
+        """Asks for the stop; the first reason stays."""
+        if self._reason is None:
+            self._reason = reason
+            for listener in self._listeners:
+                listener(reason)
+
+    @property
+    def requested(self) -> bool:
+        """True once a stop was asked for."""
+        return self._reason is not None
+
+    def listen(self, listener: Callable[[str], None]) -> None:
+        """Calls `listener` with the reason, at once when a stop was asked for already."""
+        self._listeners.append(listener)
+        if self._reason is not None:
+            listener(self._reason)
+
+
+class Session:
+    """A model and a home folder, for any number of runs; an async context manager."""
+
+    def __init__(
+        self,
+        settings: Settings | None = None,
+        *,
+        on_event: OnEvent | None = None,
+        stop: StopSignal | None = None,
+    ) -> None:
+        """`on_event` is called on the event loop's thread, for each event of each run."""
+        self.settings = settings if settings is not None else load_settings().settings
+        self.runs = RunStore(self.settings.home)
+        self._on_event = on_event
+        self._stop = stop or StopSignal()
+        self._gateway: Gateway | None = None
+
+    async def __aenter__(self) -> Session:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Ends the engine, if this session started one; may be called again."""
+        gateway, self._gateway = self._gateway, None
+        if gateway is not None:
+            await gateway.close()
+
+    async def ask(self, document: Document, question: str) -> Answer:
+        """The answer to `question`, from the whole document.
+
+        Raises: RunDrained after a stop was asked for, BudgetExceeded with the partial answer on it, ModelError
+        (the run can be resumed after either), ConfigError, DocumentError, StorageError.
+        """
+        return await self._run(document, question, task="ask", language=None, words=None, per="book")
+
+    async def summarize(
+        self,
+        document: Document,
+        *,
+        words: int | None = None,
+        per: Literal["book", "chapter"] = "book",
+        language: str = "auto",
+    ) -> Answer:
+        """A summary of about `words` words (200 where None), of the book or of each chapter.
+
+        `language` is an ISO 639-1 code; "auto" is the document's own. Raises: as `ask`.
+        """
+        resolved = document.language if language == "auto" else language
+        return await self._run(
+            document, None, task="summarize", language=resolved, words=words or _DEFAULT_WORDS, per=per
+        )
+
+    async def resume(self, run_id: str) -> Answer:
+        """The answer of an earlier run, read on from where it stood; a finished run's as it is stored.
+
+        The run keeps the settings it was started with. Raises: RunNotFound, and as `ask`.
+        """
+        record = self.runs.get(run_id)
+        stored = self.runs.answer(record.run_id)
+        if stored is not None and record.state in {"done", "partial"}:
+            return stored
+        settings = Settings.model_validate({**with_secrets(record.settings, self.settings), "home": self.settings.home})
+        async with Session(settings, on_event=self._on_event, stop=self._stop) as session:
+            document = self.runs.document(record.document_sha256)
+            return await session._execute(record, document, self.runs.plan(record.run_id, document))
+
+    async def plan(self, document: Document, question: str | None, *, per: str = "book") -> Plan:
+        """What `ask` (or `summarize` for None) would do; makes no call."""
+        _strategy_name(self.settings)
+        gateway = await self._open(calls=False)
+        limits = await asyncio.to_thread(limits_for, gateway, self.settings)
+        plan = await asyncio.to_thread(
+            plan_run, document, question, gateway=gateway, limits=limits, per_chapter=per == "chapter"
+        )
+        n_question = gateway.counter.count([question])[0] if question else 0
+        wanted = estimate(plan, limits, n_question)
+        speed = await asyncio.to_thread(self._seconds_per_token, gateway.group.name)
+        return Plan(
+            document=document.name,
+            sha256=document.sha256,
+            strategy=self.settings.strategy,
+            model=gateway.group.name,
+            tokenizer=plan.tokenizer,
+            exact=plan.exact,
+            chapters=len(chapters(document)),
+            n_chunks=plan.n_chunks,
+            chunk_tokens=limits.chunk_tokens,
+            window=gateway.window,
+            calls=wanted.calls,
+            prompt_tokens=wanted.prompt_tokens,
+            completion_tokens_max=wanted.completion_tokens_max,
+            cacheable_ratio=wanted.cacheable_tokens / wanted.prompt_tokens,
+            cost_usd=await gateway.cost_of(wanted.prompt_tokens, wanted.completion_tokens_max),
+            seconds=None if speed is None else speed * wanted.prompt_tokens,
+        )
+
+    async def _run(
+        self,
+        document: Document,
+        question: str | None,
+        *,
+        task: Literal["ask", "summarize"],
+        language: str | None,
+        words: int | None,
+        per: str,
+    ) -> Answer:
+        _strategy_name(self.settings)
+        gateway = await self._open()
+        self._emit(StageChanged("counting tokens"))
+        limits = await asyncio.to_thread(limits_for, gateway, self._sized(words))
+        plan = await asyncio.to_thread(
+            plan_run, document, question, gateway=gateway, limits=limits, per_chapter=per == "chapter"
+        )
+        created = now()
+        record = RunRecord(
+            run_id=self.runs.new_id(),
+            task=task,
+            state="running",
+            created=created,
+            updated=created,
+            document=document.name,
+            document_sha256=document.sha256,
+            question=question,
+            strategy=self.settings.strategy,
+            model=gateway.group.name,
+            n_chunks=plan.n_chunks,
+            language=language,
+            words=words,
+            per=per,
+            settings=without_secrets(self.settings),
+        )
+        await asyncio.to_thread(self.runs.create, record, document, plan)
+        return await self._execute(record, document, plan)
+
+    async def _execute(self, record: RunRecord, document: Document, plan: RunPlan) -> Answer:
+        """Reads what has not been read yet and answers; keeps the record's state true whatever happens."""
+        started = time.perf_counter()
+        with self.runs.locked(record.run_id):
+            record = self.runs.changed(record, "running")
+            try:
+                gateway = await self._open()
+                limits = await asyncio.to_thread(limits_for, gateway, self._sized(record.words))
+                stopped = await self._read(record, document, plan, gateway, limits)
+            except RunDrained:
+                self.runs.changed(record, "drained")
+                raise
+            except asyncio.CancelledError:
+                self.runs.changed(record, "drained")
+                raise
+            except CoaError as error:
+                self.runs.changed(record, "failed", error=error.message)
+                raise
+            answer = await asyncio.to_thread(
+                self._answer, record, document, plan, gateway, time.perf_counter() - started
+            )
+            self.runs.save_answer(answer)
+            self.runs.changed(record, "done" if answer.coverage.complete else "partial", error=stopped)
+        if stopped is not None:
+            raise BudgetExceeded(
+                f"stopped by {stopped}: {answer.coverage.read} of {answer.coverage.chunks} chunks were read.",
+                hint="Start again with a higher limit.",
+                answer=answer,
+            )
+        return answer
+
+    async def _read(
+        self, record: RunRecord, document: Document, plan: RunPlan, gateway: Gateway, limits: Limits
+    ) -> str | None:
+        """Runs the graph to its end; why the budget stopped it, or None."""
+        # langgraph takes a second to import: meanwhile litellm's import and the engine's load go on.
+        from coa.graphs import ReadContext, strategy
+        from coa.graphs.running import run_graph
+
+        model = await gateway.chat_model()
+        notes = DiskNotes(self.runs, record.run_id)
+        temperature, language = self.settings.temperature, record.language
+        worker = Worker(model, limits, gateway.profile, language=language, temperature=temperature)
+        manager = Manager(
+            model,
+            limits,
+            gateway.profile,
+            language=language,
+            words=record.words or _DEFAULT_WORDS,
+            temperature=temperature,
+        )
+        context = ReadContext(
+            parts=plan.parts,
+            worker=worker,
+            manager=manager,
+            notes=notes,
+            budget=Budget(self.settings.max_calls, self.settings.max_tokens_total, self.settings.max_cost_usd),
+            spent=notes.spent,
+            on_worker_failure=self.settings.on_worker_failure,
+            worker_tokens=limits.worker_tokens,
+            manager_tokens=limits.manager_tokens,
+        )
+        record = self.runs.with_prompts(
+            record, {"reading_prefix": PREFIX_VERSION, **worker.prompt_digests, **manager.prompt_digests}
+        )
+        for warning in gateway.warnings:
+            self._emit(WarningRaised(warning))
+        self._emit(
+            RunStarted(
+                run_id=record.run_id,
+                document=document.name,
+                strategy=record.strategy,
+                model=record.model,
+                n_chunks=plan.n_chunks,
+                n_tokens=plan.n_tokens,
+                n_done=notes.n_done,
+            )
+        )
+        return await run_graph(
+            strategy(record.strategy).build(),
+            question=record.question,
+            context=context,
+            run_id=record.run_id,
+            checkpoints=self.runs.path(record.run_id) / "state.sqlite",
+            on_event=self._emit,
+            on_control=self._stop.listen,
+        )
+
+    def _answer(self, record: RunRecord, document: Document, plan: RunPlan, gateway: Gateway, seconds: float) -> Answer:
+        """The answer from what the graph stored, with its citations; what it could not read is listed."""
+        notes = DiskNotes(self.runs, record.run_id)
+        texts: list[str] = []
+        citations: list[Citation] = []
+        warnings = [*document.warnings, *gateway.warnings]
+        for at, part in enumerate(plan.parts):
+            stored = notes.part_answer(at)
+            if stored is None:
+                continue
+            grounding = ground(
+                stored.text,
+                document=document,
+                chunks=part.chunks,
+                question=record.question,
+                first=len(citations) + 1,
+            )
+            citations.extend(grounding.citations)
+            texts.append(f"## {part.title}\n\n{grounding.text}" if part.title is not None else grounding.text)
+            where = f" of {part.title!r}" if part.title is not None else ""
+            if stored.truncated:
+                warnings.append(f"the reply{where} was cut off at its limit; raise --answer-tokens.")
+            if grounding.support is not None and grounding.support < _LITTLE_SUPPORT:
+                warnings.append(
+                    f"only {grounding.support:.0%} of the reply's own words{where} stand in the cited places: "
+                    "check it before you rely on it."
+                )
+        finished = {(n.part, n.chunk): n for n in self.runs.stored_notes(record.run_id)}
+        skipped: list[SkippedChunk] = []
+        ordinal = 0
+        for at, part in enumerate(plan.parts):
+            for chunk in part.chunks:
+                note = finished.get((at, chunk.index))
+                cause = "not read" if note is None else note.cause
+                if cause is not None:
+                    skipped.append(SkippedChunk(ordinal, cause))
+                ordinal += 1
+        return Answer(
+            text="\n\n".join(texts),
+            run_id=record.run_id,
+            strategy=record.strategy,
+            model=record.model,
+            question=record.question,
+            coverage=Coverage(plan.n_chunks, plan.n_chunks - len(skipped), tuple(skipped)),
+            usage=notes.spent,
+            citations=tuple(citations),
+            notes=tuple(self.runs.notes(record.run_id)),
+            warnings=tuple(dict.fromkeys(warnings)),
+            document=document.name,
+            document_sha256=document.sha256,
+            seconds=seconds,
+        )
+
+    async def _open(self, *, calls: bool = True) -> Gateway:
+        if self._gateway is None:
+            self._gateway = await open_gateway(
+                self.settings, calls=calls, on_stage=lambda stage: self._emit(StageChanged(stage))
+            )
+        return self._gateway
+
+    def _sized(self, words: int | None) -> Settings:
+        """The settings with room for a summary of `words` words."""
+        if words is None or self.settings.answer_tokens is not None or words <= _DEFAULT_WORDS:
+            return self.settings
+        return self.settings.model_copy(update={"answer_tokens": int(words * _WORDS_TO_TOKENS)})
+
+    def _seconds_per_token(self, model: str) -> float | None:
+        """Of prompt tokens, by the newest finished run of that model; notes' time is spread over them."""
+        for record in self.runs.list():
+            if record.model == model and record.state == "done":
+                answer = self.runs.answer(record.run_id)
+                if answer is not None and answer.usage.prompt_tokens:
+                    return answer.usage.seconds / answer.usage.prompt_tokens
+        return None
+
+    def _emit(self, event: Event) -> None:
+        if self._on_event is not None:
+            self._on_event(event)
+
+
+async def ask(
+    source: Source, question: str, *, on_event: OnEvent | None = None, stop: StopSignal | None = None, **settings: Any
+) -> Answer:
+    """The answer to `question` about a document or file; `settings` are keys of `coa.config.Settings`.
+
+    Raises: as `Session.ask`.
+    """
+    async with _session(settings, on_event, stop) as session:
+        return await session.ask(await _document(source, session.settings), question)
+
+
+async def summarize(
+    source: Source,
+    *,
+    words: int | None = None,
+    per: Literal["book", "chapter"] = "book",
+    language: str = "auto",
+    on_event: OnEvent | None = None,
+    stop: StopSignal | None = None,
+    **settings: Any,
+) -> Answer:
+    """A summary of a document or file; see `Session.summarize`."""
+    async with _session(settings, on_event, stop) as session:
+        document = await _document(source, session.settings)
+        return await session.summarize(document, words=words, per=per, language=language)
+
+
+async def resume(
+    run_id: str, *, on_event: OnEvent | None = None, stop: StopSignal | None = None, **settings: Any
+) -> Answer:
+    """The answer of an earlier run; see `Session.resume`. Only `home` and keys of models matter in `settings`."""
+    async with _session(settings, on_event, stop) as session:
+        return await session.resume(run_id)
+
+
+def ask_sync(source: Source, question: str, **options: Any) -> Answer:
+    """`ask` for code without an event loop. Raises: ConfigError inside a running loop."""
+    return _sync(lambda: ask(source, question, **options), "coa.ask")
+
+
+def summarize_sync(source: Source, **options: Any) -> Answer:
+    """`summarize` for code without an event loop. Raises: ConfigError inside a running loop."""
+    return _sync(lambda: summarize(source, **options), "coa.summarize")
+
+
+def resume_sync(run_id: str, **options: Any) -> Answer:
+    """`resume` for code without an event loop. Raises: ConfigError inside a running loop."""
+    return _sync(lambda: resume(run_id, **options), "coa.resume")
+
+
+def _session(settings: Mapping[str, Any], on_event: OnEvent | None, stop: StopSignal | None) -> Session:
+    return Session(load_settings(overrides=settings).settings, on_event=on_event, stop=stop)
+
+
+async def _document(source: Source, settings: Settings) -> Document:
+    if isinstance(source, Document):
+        return source
+    return await asyncio.to_thread(read_document, source, max_bytes=settings.max_document_bytes)
+
+
+def _strategy_name(settings: Settings) -> None:
+    from coa.graphs import strategy
+
+    strategy(settings.strategy)
+
+
+def _sync(make: Callable[[], Coroutine[Any, Any, _T]], name: str) -> _T:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(make())
+    raise ConfigError(f"{name}_sync was called inside a running event loop.", hint=f"Use `await {name}(…)` there.")

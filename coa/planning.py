@@ -1,0 +1,148 @@
+"""From a document and a question to a plan of chunks, checked before the first call."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from coa.agents import Manager, Worker
+from coa.cache import aligned_tokens
+from coa.chunking import chunk_document
+from coa.config import Settings
+from coa.errors import ConfigError, DocumentEmpty
+from coa.limits import Limits, fit_limits
+from coa.llm.gateway import Gateway
+from coa.reading import SYSTEM, reading_prefix
+from coa.runs import Part, RunPlan
+from coa.types import Document, LeftOut, Section, Span
+
+__all__ = ["Estimate", "Plan", "chapters", "estimate", "limits_for", "plan_run"]
+
+_CHAT_TEMPLATE_TOKENS = 48
+# Notes grow over the first chunks and then stay near their cap; replies of small models stay under it.
+_NOTES_SHARE = 0.6
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a run would do, for --dry-run."""
+
+    document: str
+    sha256: str
+    strategy: str
+    model: str
+    tokenizer: str
+    exact: bool
+    chapters: int
+    n_chunks: int
+    chunk_tokens: int
+    window: int
+    calls: int
+    prompt_tokens: int
+    completion_tokens_max: int
+    cacheable_ratio: float
+    """Share of the prompt tokens that lie in reading prefixes, in whole blocks: what a prefix cache can save."""
+    cost_usd: float | None
+    """At most; None where the price is unknown."""
+    seconds: float | None
+    """By the speed of earlier runs of this model here; None before the first one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """Tokens of a plan."""
+
+    calls: int
+    prompt_tokens: int
+    completion_tokens_max: int
+    cacheable_tokens: int
+
+
+def limits_for(gateway: Gateway, settings: Settings) -> Limits:
+    """The shares of the gateway's window. Blocking where the counter asks a server.
+
+    Raises: LimitsError.
+    """
+    templates = [*Worker.template_texts(gateway.profile), *Manager.template_texts(gateway.profile)]
+    counts = gateway.counter.count([SYSTEM + "\n" + reading_prefix("", ()) + text for text in templates])
+    return fit_limits(
+        window=gateway.window,
+        template_tokens=max(counts) + _CHAT_TEMPLATE_TOKENS,
+        question_tokens=settings.question_tokens,
+        chunk_tokens=settings.chunk_tokens or _advised_chunk(gateway, settings),
+        note_tokens=settings.note_tokens or gateway.note_tokens,
+        answer_tokens=settings.answer_tokens or gateway.answer_tokens,
+    )
+
+
+def plan_run(
+    document: Document, question: str | None, *, gateway: Gateway, limits: Limits, per_chapter: bool = False
+) -> RunPlan:
+    """The parts and chunks to read, in order. Blocking where the counter asks a server.
+
+    Raises: ConfigError for a question over its allowance or chapters that are not there, DocumentEmpty,
+    ChunkTooLarge.
+    """
+    if question is not None:
+        if not question.strip():
+            raise ConfigError("the question is empty.")
+        n_tokens = gateway.counter.count([question])[0]
+        if n_tokens > limits.question_tokens:
+            raise ConfigError(
+                f"the question has {n_tokens} tokens, {limits.question_tokens} are set aside for it.",
+                hint="Shorten it, or raise question_tokens (chunk borders move with that setting).",
+            )
+    wanted: Sequence[tuple[str | None, Document]] = [(None, document)]
+    if per_chapter:
+        found = chapters(document)
+        if not found:
+            raise ConfigError(f"no chapters were found in {document.name}.", hint="Use --per book.")
+        wanted = [(s.title, _only(document, s.span)) for s in found]
+    parts = []
+    for title, part in wanted:
+        chunks = chunk_document(part, budget=limits.chunk_tokens, counter=gateway.counter)
+        if chunks:
+            parts.append(Part(title, tuple(chunks)))
+    if not parts:
+        raise DocumentEmpty(f"{document.name} holds no readable text.")
+    return RunPlan(tuple(parts), gateway.counter.name, gateway.counter.exact)
+
+
+def estimate(plan: RunPlan, limits: Limits, question_tokens: int) -> Estimate:
+    """The calls and tokens that a plan takes."""
+    calls = plan.n_chunks + len(plan.parts)
+    prefix = plan.n_tokens + plan.n_chunks * _CHAT_TEMPLATE_TOKENS
+    tails = calls * (limits.template_tokens + question_tokens + int(limits.note_tokens * _NOTES_SHARE))
+    cacheable = sum(aligned_tokens(c.n_tokens) for p in plan.parts for c in p.chunks)
+    return Estimate(
+        calls=calls,
+        prompt_tokens=prefix + tails,
+        completion_tokens_max=plan.n_chunks * limits.note_tokens + len(plan.parts) * limits.answer_tokens,
+        cacheable_tokens=cacheable,
+    )
+
+
+def chapters(document: Document) -> list[Section]:
+    """The sections that `--per chapter` goes through: chapters, or the outermost ones where none is marked so."""
+    found = [s for s in document.sections if s.kind == "chapter"]
+    if not found:
+        found = [s for s in document.sections if s.level == 1 and s.kind in {"part", "section"}]
+    return found
+
+
+def _advised_chunk(gateway: Gateway, settings: Settings) -> int | None:
+    """The catalogue's chunk size, unless a window was asked for that it may not fit."""
+    return gateway.chunk_tokens if settings.window is None else None
+
+
+def _only(document: Document, span: Span) -> Document:
+    """The document with everything outside `span` left out."""
+    inside = [
+        replace(p, span=Span(max(p.span.start, span.start), min(p.span.end, span.end)))
+        for p in document.left_out
+        if p.span.end > span.start and p.span.start < span.end
+    ]
+    before = [LeftOut(Span(0, span.start), "markup", "another chapter")] if span.start > 0 else []
+    n = len(document.text)
+    after = [LeftOut(Span(span.end, n), "markup", "another chapter")] if span.end < n else []
+    return replace(document, left_out=(*before, *inside, *after))

@@ -1,0 +1,22 @@
+"""langgraph graphs built from agents.
+
+`build_chain()` returns an uncompiled StateGraph, so that a host can add nodes and its own checkpointer.
+"""
+
+from coa.graphs.chain import build_chain
+from coa.graphs.context import InMemoryNotes, NoteStore, ReadContext
+from coa.graphs.registry import STRATEGIES, Strategy, strategy
+from coa.graphs.state import ChainInput, ChainOutput, ChainState
+
+__all__ = [
+    "STRATEGIES",
+    "ChainInput",
+    "ChainOutput",
+    "ChainState",
+    "InMemoryNotes",
+    "NoteStore",
+    "ReadContext",
+    "Strategy",
+    "build_chain",
+    "strategy",
+]

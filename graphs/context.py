@@ -1,0 +1,85 @@
+"""What a run's nodes are handed: live objects, in langgraph's runtime context rather than in the state."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+from coa.agents import Manager, Worker
+from coa.llm.budget import Budget
+from coa.runs import Part, PartAnswer, StoredNote
+from coa.types import Usage
+
+__all__ = ["InMemoryNotes", "NoteStore", "ReadContext"]
+
+
+class NoteStore(Protocol):
+    """Keeps what was paid for. A node asks it before it calls a model, and tells it before the graph goes on."""
+
+    async def note(self, part: int, chunk: int) -> StoredNote | None:
+        """What became of a chunk; None when it has not been finished."""
+        ...
+
+    async def add_note(self, note: StoredNote) -> None:
+        """Keeps a finished chunk; durable when it returns."""
+        ...
+
+    async def answer(self, part: int) -> PartAnswer | None:
+        """The answer of a part; None when it has not been written."""
+        ...
+
+    async def add_answer(self, part: int, answer: PartAnswer) -> None:
+        """Keeps a part's answer; durable when it returns."""
+        ...
+
+
+@dataclass
+class InMemoryNotes:
+    """A `NoteStore` for hosts that keep results elsewhere, and for tests."""
+
+    notes: dict[tuple[int, int], StoredNote] = field(default_factory=dict)
+    answers: dict[int, PartAnswer] = field(default_factory=dict)
+
+    async def note(self, part: int, chunk: int) -> StoredNote | None:
+        """What became of a chunk."""
+        return self.notes.get((part, chunk))
+
+    async def add_note(self, note: StoredNote) -> None:
+        """Keeps a finished chunk."""
+        self.notes[note.part, note.chunk] = note
+
+    async def answer(self, part: int) -> PartAnswer | None:
+        """The answer of a part."""
+        return self.answers.get(part)
+
+    async def add_answer(self, part: int, answer: PartAnswer) -> None:
+        """Keeps a part's answer."""
+        self.answers[part] = answer
+
+
+@dataclass
+class ReadContext:
+    """The runtime context of reading graphs."""
+
+    parts: Sequence[Part]
+    """At least one, each with at least one chunk."""
+    worker: Worker
+    manager: Manager
+    notes: NoteStore
+    budget: Budget = field(default_factory=Budget)
+    spent: Usage = field(default_factory=Usage)
+    """Of the whole run, earlier processes included; the nodes keep it up to date."""
+    on_worker_failure: Literal["skip", "fail"] = "skip"
+    worker_tokens: int = 0
+    """The most that a worker's call can take; for the budget."""
+    manager_tokens: int = 0
+
+    @property
+    def n_chunks(self) -> int:
+        """Chunks of all parts."""
+        return sum(len(p.chunks) for p in self.parts)
+
+    def ordinal(self, part: int, chunk: int) -> int:
+        """The place of a chunk in the whole run, from 0."""
+        return sum(len(p.chunks) for p in self.parts[:part]) + chunk
