@@ -16,7 +16,6 @@ __all__ = ["Decoded", "decode"]
 _BOMS = (  # UTF-32 first: its little-endian mark begins with that of UTF-16
     (codecs.BOM_UTF32_LE, "utf-32"),
     (codecs.BOM_UTF32_BE, "utf-32"),
-    (codecs.BOM_UTF8, "utf-8-sig"),
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
@@ -53,7 +52,8 @@ def decode(data: bytes, encoding: str | None = None) -> Decoded:
         return _decode_as(data, encoding)
     for bom, name in _BOMS:
         if data.startswith(bom):
-            return _decode_as(data, name)
+            return _marked(data, name)
+    data = data.removeprefix(codecs.BOM_UTF8)
     if wide := _utf16_without_mark(data):
         return Decoded(data.decode(wide), wide, (f"Read as {wide}: every other byte is zero.",))
     if _is_binary(data):
@@ -90,6 +90,21 @@ def _decode_as(data: bytes, encoding: str) -> Decoded:
             f"The input is not valid {encoding}{place}.",
             hint="Leave the encoding out to have it detected, or name another one.",
         ) from exc
+
+
+def _marked(data: bytes, encoding: str) -> Decoded:
+    """Text behind a byte order mark; a few broken characters are let pass."""
+    try:
+        return Decoded(data.decode(encoding), encoding)
+    except UnicodeDecodeError:
+        text = data.decode(encoding, errors="replace")
+    n_bad = text.count("\ufffd")
+    if n_bad * 200 > len(text) + 200:
+        raise DocumentError(
+            f"The input begins with the mark of {encoding}, but is not in it.",
+            hint="Save it as UTF-8, or name its encoding.",
+        )
+    return Decoded(text, encoding, (f"Damaged {encoding}: {n_bad} places were replaced by U+FFFD.",))
 
 
 def _utf16_without_mark(data: bytes) -> str | None:

@@ -10,7 +10,8 @@ from coa.types import Span
 __all__ = ["MarkdownHeading", "find_markdown_headings", "is_markdown"]
 
 _ATX = re.compile(r"^ {0,3}(#{1,6})(?:[ \t]+(.*?))?(?:[ \t]+#+)?[ \t]*$")
-_SETEXT = re.compile(r"^ {0,3}(=+|-+)[ \t]*$")
+_MARKED_LINE = re.compile(r"^ {0,3}(?:#{1,6}(?:[ \t][^\n]*)?|(?:`{3}|~{3})[^\n]*|=+[ \t]*|-+[ \t]*)$", re.MULTILINE)
+_LONGEST_SETEXT = 300
 _FENCE = re.compile(r"^ {0,3}(`{3,}|~{3,})(.*)$")
 _NO_PARAGRAPH = re.compile(r"^(?: {4}|\t| {0,3}(?:[-*+]|\d{1,9}[.)])(?:\s|$)| {0,3}>| {0,3}\|)")
 _SIGNS = (
@@ -48,42 +49,40 @@ def is_markdown(text: str, headings: list[MarkdownHeading], *, named_so: bool) -
 
 
 def find_markdown_headings(text: str, span: Span) -> list[MarkdownHeading]:
-    """The headings of `span` in order; none inside code fences, indented code or front matter."""
+    """The headings of `span` in order; none inside code fences, indented code or front matter.
+
+    A setext heading is one line: what is underlined below several lines is a paragraph and a rule.
+    """
     headings: list[MarkdownHeading] = []
     fence: str | None = None
-    before: tuple[int, str] | None = None
-    """Start and words of the paragraph that a setext underline would make a heading."""
-    at = _after_front_matter(text, span.start)
-    while at < span.end:
-        end = text.find("\n", at, span.end)
-        end = span.end if end < 0 else end
-        line = text[at:end]
-        mark = _FENCE.match(line) if "```" in line or "~~~" in line else None
+    previous_end = start = _after_front_matter(text, span.start)
+    for match in _MARKED_LINE.finditer(text, start, span.end):
+        line = match.group()
+        mark = _FENCE.match(line)
         if fence is not None:
             if mark and mark[1].startswith(fence) and not mark[2].strip():
                 fence = None
-        elif mark and not (mark[1][0] == "`" and "`" in mark[2]):
-            fence, before = mark[1], None
+        elif mark:
+            fence = mark[1] if mark[1][0] == "~" or "`" not in mark[2] else None
         elif atx := _ATX.match(line):
-            headings.append(MarkdownHeading(Span(at, end), len(atx[1]), _plain(atx[2] or "")))
-            before = None
-        elif before is not None and (underline := _SETEXT.match(line)):
-            level = 1 if underline[1][0] == "=" else 2
-            headings.append(MarkdownHeading(Span(before[0], end), level, _plain(before[1])))
-            before = None
-        elif not line.strip() or (before is None and _NO_PARAGRAPH.match(line)):
-            before = None
-        else:
-            # Only a line of its own: a paragraph's last line before "---" is one of many, and prose.
-            before = (at, line.strip()) if before is None and _opens(text, at, span.start) else None
-        at = end + 1
+            headings.append(MarkdownHeading(Span(match.start(), match.end()), len(atx[1]), _plain(atx[2] or "")))
+        elif underlined := _line_above(text, match.start(), previous_end):
+            title = text[underlined.start : underlined.end]
+            level = 1 if line.lstrip()[0] == "=" else 2
+            headings.append(MarkdownHeading(Span(underlined.start, match.end()), level, _plain(title)))
+        previous_end = match.end() + 1
     return headings
 
 
-def _opens(text: str, at: int, start: int) -> bool:
-    """True where the line at `at` opens a paragraph."""
-    previous = text[max(start, at - 200) : at].split("\n")[-2:-1]
-    return not previous or not previous[0].strip() or previous[0].lstrip().startswith("#")
+def _line_above(text: str, at: int, floor: int) -> Span | None:
+    """The paragraph of one line right above `at` and not before `floor`; None where there is none."""
+    end = at - 1
+    start = text.rfind("\n", max(floor, end - _LONGEST_SETEXT), max(floor, end)) + 1 or floor
+    line = text[start:end]
+    if not line.strip() or len(line) >= _LONGEST_SETEXT or _NO_PARAGRAPH.match(line):
+        return None
+    before = text.rfind("\n", max(floor, start - _LONGEST_SETEXT), max(floor, start - 1)) + 1 or floor
+    return None if text[before : max(before, start - 1)].strip() else Span(start, end)
 
 
 def _after_front_matter(text: str, start: int) -> int:

@@ -37,7 +37,7 @@ def read_document(
     data, label = load(source, name=name, max_bytes=max_bytes)
     if not data:
         raise DocumentEmpty(f"{label} is empty.", hint="Give a file that holds text.")
-    if encoding is None and (kind := not_text(data)):
+    if kind := not_text(data):
         raise _unreadable(label, kind)
     try:
         decoded = decode(data, encoding)

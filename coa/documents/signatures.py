@@ -22,21 +22,25 @@ _SIGNATURES: tuple[tuple[bytes, str], ...] = (
     (b"\xcf\xfa\xed\xfe", "a program (Mach-O)"),
     (b"\xca\xfe\xba\xbe", "a program (Java or Mach-O)"),
     (b"\x1f\x8b", "a gzip archive"),
-    (b"BZh", "a bzip2 archive"),
     (b"\xfd7zXZ\x00", "an xz archive"),
     (b"\x28\xb5\x2f\xfd", "a zstd archive"),
     (b"7z\xbc\xaf\x27\x1c", "a 7-Zip archive"),
     (b"Rar!\x1a\x07", "a RAR archive"),
     (b"SQLite format 3\x00", "an SQLite database"),
     (b"AT&TFORM", "a DjVu document"),
-    (b"GGUF", "a GGUF model"),
-    (b"ID3", "an MP3 file"),
-    (b"OggS", "an Ogg file"),
-    (b"RIFF", "a RIFF file (WAV, AVI, WebP)"),
-    (b"wOFF", "a font"),
 )
-_TAR = (257, b"ustar")
-_MOBI = (60, b"BOOKMOBI")
+# Signatures of letters alone could begin a text: these need the bytes that follow, too.
+_PATTERNS: tuple[tuple[re.Pattern[bytes], str], ...] = (
+    (re.compile(rb"BZh[1-9]1AY&SY"), "a bzip2 archive"),
+    (re.compile(rb"GGUF[\x01-\x0f]\x00"), "a GGUF model"),
+    (re.compile(rb"ID3[\x00-\x08]"), "an MP3 file"),
+    (re.compile(rb"OggS\x00"), "an Ogg file"),
+    (re.compile(rb"RIFF.{4}(?:WAVE|AVI |WEBP)", re.DOTALL), "a RIFF file (WAV, AVI, WebP)"),
+    (re.compile(rb"wOF[F2]\x00\x01"), "a font"),
+    (re.compile(rb".{4}ftyp[\w ]{4}\x00", re.DOTALL), "an MP4 or HEIF file"),
+    (re.compile(rb".{257}ustar[\x00 ]", re.DOTALL), "a tar archive"),
+    (re.compile(rb".{60}BOOKMOBI", re.DOTALL), "a Mobipocket (Kindle) book"),
+)
 
 _HTML = re.compile(
     r"\s*(?:<\?xml[^>]*>\s*)?(?:<!--.{0,4000}?-->\s*)*<(?:!doctype\s+html|html|head|body)\b", re.I | re.S
@@ -51,12 +55,7 @@ def not_text(data: bytes) -> str | None:
     for signature, kind in _SIGNATURES:
         if data.startswith(signature):
             return kind
-    if data[4:8] == b"ftyp":
-        return "an MP4 or HEIF file"
-    for (offset, signature), kind in ((_TAR, "a tar archive"), (_MOBI, "a Mobipocket (Kindle) book")):
-        if data[offset : offset + len(signature)] == signature:
-            return kind
-    return None
+    return next((kind for pattern, kind in _PATTERNS if pattern.match(data)), None)
 
 
 def looks_like_html(text: str) -> str | None:
