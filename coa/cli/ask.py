@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -14,7 +14,8 @@ from coa.cli.options import Book, CommonOptions, Format, OutputOptions, RunOptio
 if TYPE_CHECKING:
     from coa.cli.api_types import PlanLike
     from coa.cli.invocation import Invocation
-    from coa.cli.session import Job, Output
+    from coa.cli.output import Output
+    from coa.cli.session import Job
     from coa.config import Settings
     from coa.types import Document
 
@@ -54,7 +55,8 @@ def ask(
     """Answers questions about BOOK, with citations."""
     from coa.cli.book import gather_questions, read_book
     from coa.cli.invocation import invocation_of, settings_of
-    from coa.cli.session import Job, Output, run_jobs
+    from coa.cli.output import Output
+    from coa.cli.session import Job, run_jobs
 
     asked = gather_questions(question, more or [], questions)
     sink = Output(output, common.color, several=len(asked) > 1)
@@ -86,7 +88,8 @@ def summarize(
     """Summarizes BOOK."""
     from coa.cli.book import read_book
     from coa.cli.invocation import invocation_of, settings_of
-    from coa.cli.session import Job, Output, run_jobs
+    from coa.cli.output import Output
+    from coa.cli.session import Job, run_jobs
     from coa.errors import ConfigError
 
     if language != "auto" and not (2 <= len(language) <= 3 and language.isascii() and language.isalpha()):
@@ -95,7 +98,7 @@ def summarize(
     settings = settings_of(ctx, common, run).settings
     document = read_book(book, settings)
     if run.dry_run:
-        return _dry_run(invocation_of(ctx), settings, document, [None], sink)
+        return _dry_run(invocation_of(ctx), settings, document, [None], sink, per=per.value)
     job = Job(
         lambda session: session.summarize(document, words=words, per=per.value, language=language.lower()),
         language=document.language,
@@ -118,7 +121,8 @@ def resume(
     The run keeps the model, strategy and limits that it was started with.
     """
     from coa.cli.invocation import invocation_of, settings_of
-    from coa.cli.session import Job, Output, run_jobs
+    from coa.cli.output import Output
+    from coa.cli.session import Job, run_jobs
     from coa.errors import ConfigError
     from coa.runs import RunStore
 
@@ -139,6 +143,8 @@ def _dry_run(
     document: Document,
     questions: Sequence[str | None],
     output: Output,
+    *,
+    per: Literal["book", "chapter"] = "book",
 ) -> int:
     """Prints what the questions would take."""
     import asyncio
@@ -147,7 +153,7 @@ def _dry_run(
 
     async def plans() -> list[PlanLike]:
         async with invocation.load_api().Session(settings) as session:
-            return [await session.plan(document, question) for question in questions]
+            return [await session.plan(document, question, per=per) for question in questions]
 
     found = asyncio.run(plans())
     form = output.options.form

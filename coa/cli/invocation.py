@@ -55,6 +55,7 @@ def _flags(ctx: typer.Context, run: RunOptions | None) -> dict[str, object]:
     names = {
         "model": "model",
         "strategy": "strategy",
+        "window": "window",
         "chunk_tokens": "chunk_tokens",
         "note_tokens": "note_tokens",
         "answer_tokens": "answer_tokens",

@@ -109,6 +109,10 @@ class RunOptions:
         str | None,
         typer.Option("--strategy", metavar="NAME", envvar="COA_STRATEGY", help="How the document is read."),
     ] = None
+    window: Annotated[
+        int | None,
+        typer.Option("--window", min=1, metavar="N", envvar="COA_WINDOW", help="Tokens of the model's window."),
+    ] = None
     chunk_tokens: Annotated[
         int | None,
         typer.Option("--chunk-tokens", min=1, metavar="N", envvar="COA_CHUNK_TOKENS", help="Tokens of a chunk."),

@@ -9,20 +9,16 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from coa.cli import render
-from coa.cli.options import Format, OutputOptions
+from coa.cli.output import Output
 from coa.cli.progress import Display, LiveBar, NoDisplay, RunLog, Tally
 from coa.cli.stopping import Stopping
 from coa.cli.terminal import (
     Colour,
-    check_writable,
     paint,
-    printable,
     uses_colour,
-    write_file,
     write_note,
-    write_result,
 )
-from coa.errors import BudgetExceeded, CoaError, RunDrained, StorageError
+from coa.errors import BudgetExceeded, CoaError, ConfigError, DocumentError, RunDrained, StorageError
 from coa.events import AnswerStarted, AnswerToken, Event, WarningRaised
 
 if TYPE_CHECKING:
@@ -31,7 +27,7 @@ if TYPE_CHECKING:
     from coa.config import Settings
     from coa.types import Answer
 
-__all__ = ["INCOMPLETE", "Job", "Output", "run_jobs"]
+__all__ = ["INCOMPLETE", "Job", "run_jobs"]
 
 INCOMPLETE = 3
 """Exit code of an answer that does not rest on every chunk."""
@@ -46,90 +42,6 @@ class Job:
     """Heads the answer when there are several."""
     language: str | None = None
     """Of the document, where known."""
-
-
-@dataclass
-class Output:
-    """Where answers go, in which form; streams the text of an answer to a terminal as it is written."""
-
-    options: OutputOptions
-    colour: Colour = Colour.AUTO
-    several: bool = False
-    """True when more than one answer is expected."""
-    _parts: list[str] = field(default_factory=list)
-    _objects: list[dict[str, object]] = field(default_factory=list)
-    _streamed: str = ""
-
-    def __post_init__(self) -> None:
-        if self.options.output is not None:
-            check_writable(self.options.output)
-
-    @property
-    def to_stdout(self) -> bool:
-        """False with --output."""
-        return self.options.output is None
-
-    @property
-    def paints(self) -> bool:
-        """True where results are coloured."""
-        return self.to_stdout and uses_colour(sys.stdout.isatty(), self.colour)
-
-    @property
-    def streams(self) -> bool:
-        """True where the answer is shown as it is written."""
-        return self.to_stdout and self.options.form is Format.TEXT and sys.stdout.isatty()
-
-    def title(self, job: Job) -> None:
-        """Heads the answer that comes next."""
-        if self.several and job.title and self.options.form in (Format.TEXT, Format.MD):
-            line = printable(" ".join(job.title.split()))
-            markdown = self.options.form is Format.MD
-            self.put(f"# {line}\n\n" if markdown else paint(line, "bold", colour=self.paints) + "\n\n")
-
-    def stream(self, text: str) -> None:
-        """Shows a piece of the answer."""
-        self._streamed += text
-        write_result(printable(text))
-
-    def restart(self) -> None:
-        """The answer is written anew: ends the line of what was streamed before."""
-        if self._streamed:
-            write_result("\n")
-        self._streamed = ""
-
-    def add(self, answer: Answer, job: Job) -> None:
-        """Prints or keeps one answer."""
-        form, notes = self.options.form, self.options.show_notes
-        if form in (Format.JSON, Format.JSONL):
-            found = render.answer_object(answer, language=job.language, notes=notes)
-            if form is Format.JSON and self.several:
-                self._objects.append(found)
-            else:
-                self.put(render.to_json(found, compact=form is Format.JSONL))
-            return
-        if self._streamed.strip() == answer.text.strip() and self._streamed:
-            text = "\n" + render.details_text(answer, colour=self.paints, notes=notes)
-        else:
-            self.restart()
-            text = render.answer_text(answer, colour=self.paints, markdown=form is Format.MD, notes=notes)
-        self._streamed = ""
-        self.put(text + ("\n" if self.several else ""))
-
-    def put(self, text: str) -> None:
-        """Prints `text`, or keeps it for the file."""
-        if self.to_stdout:
-            write_result(text)
-        else:
-            self._parts.append(text)
-
-    def finish(self) -> None:
-        """Writes what was kept; called also when a later question failed, so that nothing is lost."""
-        if self._objects:
-            self.put(render.to_json(self._objects))
-            self._objects = []
-        if self.options.output is not None and self._parts:
-            write_file(self.options.output, "".join(self._parts))
-            self._parts = []
 
 
 @dataclass
@@ -153,7 +65,7 @@ class _Watch:
     def on_event(self, event: Event) -> None:
         self.tally.take(event)
         if isinstance(event, AnswerStarted) and self.output.streams:
-            self.output.restart()
+            self.output.next_part()
         if isinstance(event, AnswerToken):
             if self.output.streams:
                 self.display.close()
@@ -170,6 +82,11 @@ class _Watch:
         self.warned.add(message)
         self.display.close()
         write_note(paint("warning:", "yellow", colour=self.colour) + " " + message)
+
+    def settle(self) -> None:
+        """Leaves the terminal at the beginning of a line."""
+        self.display.close()
+        self.output.end_line()
 
     def resume_command(self) -> str | None:
         return f"coa resume {self.tally.run_id}" if self.tally.run_id else None
@@ -197,7 +114,7 @@ def run_jobs(invocation: Invocation, settings: Settings, jobs: Sequence[Job], ou
         except (asyncio.CancelledError, KeyboardInterrupt):
             if stopping.received is None:
                 raise
-            write_note("stopped before the first chunk; nothing to resume")
+            write_note("stopped before the first chunk was read")
             code = stopping.exit_code
         except CoaError as exc:
             _add_resume_hint(exc, watch)
@@ -231,13 +148,15 @@ async def _answer_all(
     async with api.Session(settings, on_event=watch.on_event, stop=stop) as session:
         for job in jobs:
             watch.begin()
-            watch.output.title(job)
+            watch.output.title(job.title)
             try:
                 answer = await job.start(session)
             except BudgetExceeded as exc:
-                partial: Answer | None = getattr(exc, "answer", None)
-                if partial is not None:
-                    _show(partial, job, watch)
+                if exc.answer is not None:
+                    _show(exc.answer, job, watch)
+                raise
+            except BaseException:
+                watch.settle()
                 raise
             _show(answer, job, watch)
             if not answer.coverage.complete:
@@ -249,7 +168,7 @@ def _show(answer: Answer, job: Job, watch: _Watch) -> None:
     watch.display.close()
     watch.answered.append(answer.run_id)
     try:
-        watch.output.add(answer, job)
+        watch.output.add(answer, language=job.language)
     except StorageError as exc:
         raise _kept(exc, watch) from exc
     for warning in answer.warnings:
@@ -271,7 +190,6 @@ def _display(invocation: Invocation, colour: Colour, *, progress: bool) -> Displ
 
 
 def _say_drained(watch: _Watch, drained: RunDrained) -> None:
-    watch.display.close()
     tally = watch.tally
     write_note(f"stopped: {tally.n_done} of {tally.n_chunks} chunks are read and kept")
     write_note(f"go on with: coa resume {drained.run_id}")
@@ -279,5 +197,7 @@ def _say_drained(watch: _Watch, drained: RunDrained) -> None:
 
 def _add_resume_hint(error: CoaError, watch: _Watch) -> None:
     command = watch.resume_command()
-    if command and command not in str(error) and error.exit_code not in (2, 5):
+    # After a limit was reached the partial answer is the run's last word: resuming prints it again.
+    wanted = not isinstance(error, BudgetExceeded | ConfigError | DocumentError)
+    if command and wanted and command not in str(error):
         error.hint = " ".join(filter(None, [error.hint, f"What was read is kept; go on with: {command}"]))

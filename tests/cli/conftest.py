@@ -142,8 +142,10 @@ class FakeSession:
     async def resume(self, run_id: str) -> Answer:
         return self._outcome("resume", run_id)
 
-    async def plan(self, document: Document, question: str | None) -> FakePlan:
-        self.api.calls.append(("plan", question))
+    async def plan(
+        self, document: Document, question: str | None, *, per: Literal["book", "chapter"] = "book"
+    ) -> FakePlan:
+        self.api.calls.append(("plan", (question, per)))
         return self.api.plan
 
     def _outcome(self, task: str, detail: Any) -> Answer:
@@ -172,6 +174,8 @@ class Cli:
     capture: pytest.CaptureFixture[str]
     monkeypatch: pytest.MonkeyPatch
     folder: Path
+
+    answer = staticmethod(make_answer)
 
     def __call__(self, *args: str | Path, stdin: bytes = b"") -> Result:
         self.monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin), encoding="utf-8"))
