@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -37,15 +37,23 @@ def invocation_of(ctx: typer.Context) -> Invocation:
     return found if found is not None else Invocation()
 
 
-def settings_of(ctx: typer.Context, common: CommonOptions, run: RunOptions | None = None) -> LoadedSettings:
-    """The settings in force for a command; also takes over -v and --quiet."""
+def settings_of(
+    ctx: typer.Context,
+    common: CommonOptions,
+    run: RunOptions | None = None,
+    *,
+    overrides: Mapping[str, object] | None = None,
+) -> LoadedSettings:
+    """The settings in force for a command, `overrides` among its flags; also takes over -v and --quiet."""
     from coa.config import load_settings
 
     invocation = invocation_of(ctx)
     invocation.verbosity = common.verbose
     invocation.quiet = common.quiet
     _set_up_logging(common.verbose)
-    return load_settings(config=common.config, profile=common.profile, overrides=_flags(ctx, run))
+    return load_settings(
+        config=common.config, profile=common.profile, overrides={**_flags(ctx, run), **(overrides or {})}
+    )
 
 
 def _flags(ctx: typer.Context, run: RunOptions | None) -> dict[str, object]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from types import TracebackType
+from typing import TYPE_CHECKING, Protocol, Self
 
 from coa.cli.terminal import write_note
 from coa.events import (
@@ -22,7 +23,7 @@ from coa.events import (
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
-__all__ = ["Display", "LiveBar", "NoDisplay", "RunLog", "Tally"]
+__all__ = ["Display", "LiveBar", "LoadingBar", "NoDisplay", "RunLog", "Tally"]
 
 
 @dataclass
@@ -188,3 +189,36 @@ def _pace(tally: Tally) -> str:
         return ""
     minutes, seconds = divmod(round(left), 60)
     return f"{rate:,.0f} tokens/s, {minutes}:{seconds:02} left"
+
+
+class LoadingBar:
+    """A bar for downloads and other work in stages; a context manager."""
+
+    def __init__(self, *, colour: bool) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+        self._progress = Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=30),
+            TextColumn("{task.fields[amount]}", markup=False),
+            TimeRemainingColumn(),
+            console=Console(file=sys.stderr, no_color=not colour, highlight=False),
+        )
+        self._tasks: dict[str, TaskID] = {}
+
+    def show(self, stage: str, done: int, total: int | None) -> None:
+        """`done` of `total`: bytes for the stage "download", pieces of work for others."""
+        if stage not in self._tasks:
+            self._tasks[stage] = self._progress.add_task(stage, total=total, amount="")
+        amount = f"{done / 1e6:,.0f} MB" if stage == "download" else f"{done} of {total}" if total else str(done)
+        self._progress.update(self._tasks[stage], completed=done, total=total, amount=amount)
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.stop()
