@@ -65,11 +65,13 @@ def headings_by_contents(text: str, found: Sequence[Block]) -> list[Heading]:
 
 
 def _close_runs(text: str, headings: list[Heading]) -> list[list[Heading]]:
-    """Runs of headings with hardly any text between them, each with the one that the run leads to."""
+    """Runs of headings with hardly any text between them and rising numbers."""
     runs: list[list[Heading]] = []
     run: list[Heading] = []
     for heading in headings:
-        if run and heading.span.start - run[-1].span.end < _CLOSE:
+        close = run and heading.span.start - run[-1].span.end < _CLOSE
+        # The number falls where the list ends and its first chapter follows.
+        if close and (heading.number or 0) > (run[-1].number or 0):
             run.append(heading)
         else:
             runs.append(run)

@@ -22,7 +22,7 @@ _SMALL_PRINT_END = re.compile(
 )
 _END = re.compile(r"^[ \t]*\*{3}[ \t]*END OF (?:THE|THIS) PROJECT GUTENBERG", re.MULTILINE | re.IGNORECASE)
 _END_SENTENCE = re.compile(
-    r"^[ \t]*\**[ \t]*(?:"
+    r"^[ \t]*(?:"
     r"End of (?:the |this )?(?:Project Gutenberg|PG)"
     r"|Ende (?:dieses|des) Proje[ck]t(?:e?s)? Gutenberg"
     r"|Fin (?:de ce|du) (?:livre (?:électronique )?du )?Proje[ct]t? Gutenberg"

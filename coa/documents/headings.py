@@ -40,7 +40,8 @@ _CJK = re.compile(
     r"(?P<unit>[章回节節話话幕집장卷部篇編编集])(?P<sep>[\s:：、.．】\]〕]*)(?P<title>[^\n]{0,60})$"
 )
 _CJK_PARTS = frozenset("卷部篇編编集")
-_CJK_PROSE = re.compile(r"[。，！？；,]|^(?:[的是中里内裡]|说|說)")
+_CJK_PROSE = re.compile(r"[。，！？；,]")
+_CJK_GOES_ON = re.compile(r"[的是中里内裡说說]")
 _BARE = re.compile(
     r"^[\s*_=~\[({|—–.-]*(?P<number>[IVXLC]{1,9}|\d{1,3}|[A-Za-z]{3,12}(?:-[A-Za-z]{3,6})?)[\s*_=~\])}|—–.:-]*$"
 )
@@ -170,7 +171,8 @@ def _readings(line: str) -> Iterator[tuple[Style, int, str]]:
     line = line.rstrip()
     if match := _CJK.match(line):
         number = chinese_number(match["number"])
-        if number is not None and not _CJK_PROSE.search(match["title"]):
+        goes_on = not match["sep"] and _CJK_GOES_ON.match(match["title"])
+        if number is not None and not goes_on and not _CJK_PROSE.search(match["title"]):
             yield ("part" if match["unit"] in _CJK_PARTS else "cjk"), number, match["title"].strip(_EDGES)
         return
     for pattern in (_WORD_FIRST, _NUMBER_FIRST):

@@ -19,7 +19,7 @@ _CODES = {
 
 # The commonest function words of each language that are not among the commonest of its neighbours here.
 _STOP_WORDS = {
-    "en": "the and of to that was he his with for had as not at by but you she this her which from they have",
+    "en": "the and of to that was he his with for had as not at by but you she this her which from they have is it be",
     "de": "und der die das nicht ich er sie sich mit dem auf ein den von ist zu es war wie auch daß dass aber",
     "fr": "le les et des que il dans une est qui ne pas pour ce sur au se du vous je plus était avec mais",
     "es": "que el y los se las un por una con su del lo al como más pero sus era muy yo había también",
@@ -78,8 +78,12 @@ def _by_stop_words(sample: str) -> str | None:
     n_words = words.total()
     if n_words < 10:
         return None
+    # A word or two that happen to be a language's own are no evidence of it.
+    candidates = {language: known for language, known in _WORDS.items() if len(known & words.keys()) > 2}
     shares = sorted(
-        ((sum(words[w] for w in known) / n_words, language) for language, known in _WORDS.items()), reverse=True
+        ((sum(words[w] for w in known) / n_words, language) for language, known in candidates.items()), reverse=True
     )
-    (best, language), (second, _) = shares[0], shares[1]
+    if not shares:
+        return None
+    (best, language), (second, _) = [*shares, (0.0, "")][:2]
     return language if best >= 0.12 and best >= 1.3 * second else None
