@@ -11,19 +11,16 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from coa.errors import ModelError, ModelNotFound, ModelUnavailable, StorageError
 from coa.llm.catalogue import CATALOGUE, CatalogueModel, HubFile, RegistryPackage, catalogue_model
-from coa.llm.hub import fetch_hub_file
+from coa.llm.hub import Progress, fetch_hub_file
 from coa.llm.requantize import is_current, requantize_to_q8_0
 
 __all__ = ["LocalModel", "Progress", "find_model", "list_models", "pull"]
-
-Progress = Callable[[str, int, int | None], None]
-"""Gets (what is going on, done so far, of how many or None): bytes for "download", tensors for "requantize"."""
 
 _PIP_TIMEOUT_S = 1800
 _COPY_BYTES = 1 << 20

@@ -13,7 +13,6 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote, urlsplit
 
 import httpx
@@ -21,13 +20,25 @@ import httpx
 from coa.errors import AuthenticationFailed, ModelError, ModelNotFound, ModelUnavailable, StorageError
 from coa.llm.catalogue import HubFile
 
-__all__ = ["fetch_hub_file", "hub_address"]
+__all__ = ["Progress", "fetch_hub_file", "hub_address"]
+
+Progress = Callable[[str, int, int | None], None]
+"""Gets (what is going on, done so far, of how many or None): bytes for "download", tensors for "requantize"."""
 
 DEFAULT_HUB = "https://huggingface.co"
 _ATTEMPTS = 6
 _MAX_REDIRECTS = 5
 _WRITE_BYTES = 1 << 20
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    source: HubFile
+    hub: str
+    part: Path
+    sha256: str | None
+    progress: Progress | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +65,7 @@ def fetch_hub_file(
     path: Path,
     *,
     sha256: str | None = None,
-    progress: Callable[[str, int, int | None], None] | None = None,
+    progress: Progress | None = None,
     hub_url: str | None = None,
     wait_s: float = 1.0,
 ) -> str:
@@ -74,11 +85,11 @@ def fetch_hub_file(
     )
     try:
         with httpx.Client(timeout=httpx.Timeout(30.0, connect=15.0)) as client:
-            wanted = attempts(_attempt, client, source, part, sha256, progress, hub_address(hub_url))
+            wanted = attempts(_attempt, client, _Job(source, hub_address(hub_url), part, sha256, progress))
     except _Interrupted as exc:
         hint = "What came so far is kept; run the same command again."
         raise ModelUnavailable(f"{source.repo} could not be fetched: {exc}.", hint=hint) from exc
-    found = _digest(part).hexdigest()
+    found = _sha256(part)
     if wanted is not None and found != wanted:
         part.unlink()
         raise ModelError(
@@ -90,19 +101,12 @@ def fetch_hub_file(
     return found
 
 
-def _attempt(
-    client: httpx.Client,
-    source: HubFile,
-    part: Path,
-    sha256: str | None,
-    progress: Callable[[str, int, int | None], None] | None,
-    hub: str,
-) -> str | None:
-    """Completes `part` and returns the checksum it has to have; asks the hub anew, for addresses expire."""
-    remote = _resolve(client, source, hub)
-    _check_space(remote, part)
-    wanted = sha256 or remote.sha256
-    _download(client, remote, part, wanted, progress)
+def _attempt(client: httpx.Client, job: _Job) -> str | None:
+    """Completes the part and returns the checksum it has to have; asks the hub anew, for addresses expire."""
+    remote = _resolve(client, job.source, job.hub)
+    _check_space(remote, job.part)
+    wanted = job.sha256 or remote.sha256
+    _download(client, remote, job, wanted)
     return wanted
 
 
@@ -135,14 +139,9 @@ def _resolve(client: httpx.Client, source: HubFile, hub: str) -> _Remote:
     raise ModelUnavailable(f"{hub} redirects {source.repo} in circles.")
 
 
-def _download(
-    client: httpx.Client,
-    remote: _Remote,
-    part: Path,
-    wanted: str | None,
-    progress: Callable[[str, int, int | None], None] | None,
-) -> None:
+def _download(client: httpx.Client, remote: _Remote, job: _Job, wanted: str | None) -> None:
     """Brings `part` to its full size; what is there is kept only if it is of the same file."""
+    part = job.part
     identity = wanted or remote.etag or ""
     marker = _marker(part)
     if not identity or not marker.is_file() or marker.read_text(encoding="utf-8") != identity:
@@ -167,7 +166,7 @@ def _download(
             if reply.is_error:
                 raise _Interrupted(f"status {reply.status_code}")
             resumed = reply.status_code == httpx.codes.PARTIAL_CONTENT
-            _write(reply, part, start if resumed else 0, remote.size, progress)
+            _write(reply, part, start if resumed else 0, remote.size, job.progress)
     except httpx.HTTPError as exc:
         raise _Interrupted(_why(exc)) from exc
     length = part.stat().st_size
@@ -180,7 +179,7 @@ def _write(
     part: Path,
     start: int,
     size: int | None,
-    progress: Callable[[str, int, int | None], None] | None,
+    progress: Progress | None,
 ) -> None:
     with part.open("r+b" if start else "wb") as file:
         file.seek(start)
@@ -228,9 +227,9 @@ def _marker(part: Path) -> Path:
     return part.with_name(part.name + ".etag")
 
 
-def _digest(path: Path) -> Any:
+def _sha256(path: Path) -> str:
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256")
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _number(text: str | None) -> int | None:
