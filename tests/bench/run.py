@@ -15,14 +15,15 @@ import json
 import os
 import platform
 import signal
+import sqlite3
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from coa.api import Session
 from coa.chunking import chunk_document
@@ -30,10 +31,12 @@ from coa.config import Settings
 from coa.documents import read_document
 from coa.errors import ModelError
 from coa.events import AnswerStarted, ChunkRead, Event, RunStarted
+from coa.llm.chat import Decoding
 from coa.llm.deployments import ModelGroup, group_from_model_list
 from coa.llm.embedded import EmbeddedEngine
 from coa.llm.engine_tokens import EngineTokens
-from coa.llm.litellm_model import load_litellm
+from coa.llm.litellm_model import LitellmModel, load_litellm
+from coa.reading import Prompt
 from coa.testing.fault_server import FaultServer
 from coa.tokens import EstimatedTokens, TokenCounter
 from coa.types import Document
@@ -134,7 +137,7 @@ def _engine_counter(stack: contextlib.ExitStack) -> TokenCounter | None:
 # overhead
 
 
-def overhead(n_chunks: int = 200, rounds: int = 5) -> None:
+def overhead(n_chunks: int = 100, rounds: int = 7) -> None:
     """Our time for each worker call against a bare loop that sends the same prompts through litellm's Router."""
     document = _document_of(n_chunks)
     with FaultServer(keep=2 * n_chunks) as recorder:
@@ -142,30 +145,53 @@ def overhead(n_chunks: int = 200, rounds: int = 5) -> None:
         requests = [{k: v for k, v in r.body.items() if k != "model"} for r in recorder.requests]
     requests = [r for r in requests if not r.get("stream")][:n_chunks]
     with _server() as url:
-        bare, ours = asyncio.run(_alternate(document, url, requests, rounds))
-    bare_ms, ours_ms = (statistics.median(times) * 1e3 for times in (bare, ours))
+        seconds = asyncio.run(_alternate(document, url, requests, rounds))
     print(f"\n## Overhead of a worker call ({len(requests)} calls a round, {rounds} alternating rounds)\n")
-    rows = [
-        ["bare loop over litellm's Router", f"{bare_ms:.2f}", _spread(bare), "1.00"],
-        ["coa: chain, notes and checkpoints on disk", f"{ours_ms:.2f}", _spread(ours), f"{ours_ms / bare_ms:.2f}"],
-    ]
+    bare = statistics.median(seconds[0].times)
+    rows = []
+    for loop in seconds:
+        median = statistics.median(loop.times)
+        rows.append([loop.name, f"{median * 1e3:.2f}", _spread(loop.times), f"{median / bare:.2f}"])
     _table(["loop", "ms a call (median)", "min-max", "ratio"], rows)
 
 
-async def _alternate(
-    document: Document, url: str, requests: Sequence[dict[str, Any]], rounds: int
-) -> tuple[list[float], list[float]]:
-    """Seconds a call of each round, of the bare loop and of ours; a first round of both is not counted."""
+class _Loop(NamedTuple):
+    name: str
+    run: Callable[[], Awaitable[float]]
+    """Seconds a call of one round."""
+    times: list[float]
+
+
+async def _alternate(document: Document, url: str, requests: Sequence[dict[str, Any]], rounds: int) -> Sequence[_Loop]:
+    """The loops with their times, in turns; a first round of each is not counted."""
+    model = LitellmModel(_group(url), retries=0)
     router = load_litellm().Router(model_list=[d.as_litellm(GROUP) for d in _group(url).deployments], num_retries=0)
-    bare: list[float] = []
-    ours: list[float] = []
-    for _ in range(rounds + 1):
+
+    async def bare() -> float:
         started = time.perf_counter()
         for request in requests:
             await router.acompletion(model=GROUP, **request)
-        bare.append((time.perf_counter() - started) / len(requests))
-        ours.append(await _chain_seconds(document, url))
-    return bare[1:], ours[1:]
+        return (time.perf_counter() - started) / len(requests)
+
+    async def seam() -> float:
+        started = time.perf_counter()
+        for request in requests:
+            system, user = (m["content"] for m in request["messages"])
+            await model.complete(Prompt(tail=user, system=system), Decoding(request["max_tokens"]))
+        return (time.perf_counter() - started) / len(requests)
+
+    loops = (
+        _Loop("bare loop over litellm's Router", bare, []),
+        _Loop("coa's ChatModel over the same", seam, []),
+        _Loop("coa's chain: notes and checkpoints on disk", lambda: _chain_seconds(document, url), []),
+    )
+    for counted in (False, *[True] * rounds):
+        for loop in loops:
+            seconds = await loop.run()
+            if counted:
+                loop.times.append(seconds)
+    await model.close()
+    return loops
 
 
 async def _chain_seconds(document: Document, url: str) -> float:
@@ -203,14 +229,19 @@ def checkpoints(n_chunks: int = 1000) -> None:
 
         rows.append(_disk_row(asyncio.run(read()), settings.runs_dir))
     print(f"\n## Bytes on disk for each chunk of a chain over {rows[-1][0]} chunks\n")
-    _table(["chunks read", "checkpoints KB", "KB a chunk", "whole run KB", "KB a chunk"], rows)
+    _table(["chunks read", "checkpoints KB", "KB a chunk", "all else KB", "KB a chunk"], rows)
 
 
 def _disk_row(n_read: int, runs: Path) -> list[str]:
-    files = [p for p in runs.rglob("*") if p.is_file()]
-    whole = sum(p.stat().st_size for p in files) / 1e3
-    state = sum(p.stat().st_size for p in files if p.name.startswith("state.sqlite")) / 1e3
-    return [str(n_read), f"{state:.0f}", f"{state / n_read:.2f}", f"{whole:.0f}", f"{whole / n_read:.2f}"]
+    """Sizes of the run's folder; the checkpoints' as if sqlite's log were worked in, whose size is a constant."""
+    (state,) = runs.rglob("state.sqlite")
+    with contextlib.closing(sqlite3.connect(f"file:{state}?mode=ro", uri=True)) as connection:
+        ((pages,),) = connection.execute("PRAGMA page_count")
+        ((page_size,),) = connection.execute("PRAGMA page_size")
+    kept = pages * page_size / 1e3
+    files = (p for p in runs.rglob("*") if p.is_file() and not p.name.startswith("state.sqlite"))
+    rest = sum(p.stat().st_size for p in files) / 1e3
+    return [str(n_read), f"{kept:.0f}", f"{kept / n_read:.2f}", f"{rest:.0f}", f"{rest / n_read:.2f}"]
 
 
 # shared
