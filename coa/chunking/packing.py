@@ -27,6 +27,12 @@ _LONGEST_SENTENCE = 4000
 _FILLED_RATIO = 0.65
 # A last chunk under this share of the budget is evened out with the one before it.
 _TINY_RATIO = 0.3
+# Where a chapter takes several chunks, they are of the same size and end with it if that fills them this far.
+_EVEN_RATIO = 0.85
+# A sentence over this share of the budget is cut, since it could leave the chunk before it all but empty.
+_LONGEST_RATIO = 0.5
+# Below this many tokens a chunk cannot be choosy, and a sentence is cut only where it does not fit.
+_SMALL_ROOM = 64
 # Pieces of a sentence over the budget are at most this share of it, so that they pack well.
 _PIECE_RATIO = 0.25
 # Counters may count a whole a little higher than its lines (see TokenCounter): the packing is done again with
@@ -53,6 +59,8 @@ class _Stretch(NamedTuple):
     """Of each sentence as number 1 of a chunk."""
     borders: list[int]
     """What begins at each sentence: _SENTENCE, _PARAGRAPH or _CHAPTER."""
+    chapters: list[int]
+    """The sentences that chapters begin with, and the number of sentences as the last."""
 
 
 class _CostOf(NamedTuple):
@@ -113,7 +121,8 @@ def _stretches(document: Document, room: int, counter: TokenCounter) -> list[_St
     stretches = []
     for sentences, costs in _fit(document.text, tiled, room, counter):
         borders = [_border_kind(document.text, s.start, starts) for s in sentences]
-        stretches.append(_Stretch(sentences, costs, borders))
+        chapters = [i for i, kind in enumerate(borders) if kind == _CHAPTER]
+        stretches.append(_Stretch(sentences, costs, borders, [*chapters, len(sentences)]))
     return stretches
 
 
@@ -144,14 +153,17 @@ def _border_kind(text: str, start: int, chapter_starts: set[int]) -> int:
 
 
 def _fit(text: str, tiled: list[list[Span]], room: int, counter: TokenCounter) -> list[tuple[list[Span], list[int]]]:
-    """Sentences with their costs, those over `room` cut into pieces until all fit."""
+    """Sentences with their costs, long ones cut into pieces; none costs more than `room`."""
     flat = [s for sentences in tiled for s in sentences]
     counts = iter(_count(text, flat, counter))
     fitted = []
     for sentences in tiled:
         done: list[tuple[Span, int]] = []
         for sentence, cost in [(s, next(counts)) for s in sentences]:
-            done += [(sentence, cost)] if cost <= room else _cut_to_fit(text, sentence, cost, room, counter)
+            if cost <= (room * _LONGEST_RATIO if room >= _SMALL_ROOM else room):
+                done.append((sentence, cost))
+            else:
+                done += _cut_to_fit(text, sentence, cost, room, counter)
         fitted.append(([s for s, _ in done], [c for _, c in done]))
     return fitted
 
@@ -159,7 +171,7 @@ def _fit(text: str, tiled: list[list[Span]], room: int, counter: TokenCounter) -
 def _cut_to_fit(text: str, sentence: Span, cost: int, room: int, counter: TokenCounter) -> list[tuple[Span, int]]:
     if sentence.length <= 1:
         raise _too_small(text, sentence, cost, room, counter)
-    target = max(1, room * _PIECE_RATIO if room >= 64 else room / 2)
+    target = max(1, room * _PIECE_RATIO if room >= _SMALL_ROOM else room / 2)
     size = max(1, min(int(sentence.length * target / cost), sentence.length // 2))
     pieces = cut(text, sentence, size)
     if len(pieces) == 1:
@@ -196,7 +208,11 @@ def _pack(stretch: _Stretch, room: int, costs: _Costs) -> list[list[Span]]:
         end = start + 1
         while end < n and cost(start, end + 1) <= room:
             end += 1
-        cuts.append(end if end == n else _good_border(stretch, start, end, cost, room))
+        if end < n:
+            end = _good_border(stretch, start, end, cost, room)
+            if stretch.borders[end] != _CHAPTER:
+                end = min(end, _even_share(stretch, start, end, cost, room))
+        cuts.append(end)
     if len(cuts) > 2 and cost(cuts[-2], n) < room * _TINY_RATIO:
         cuts[-2] = _even_border(stretch, cuts[-3], cost, room)
     return [stretch.sentences[a:b] for a, b in pairwise(cuts)]
@@ -221,6 +237,21 @@ def _good_border(stretch: _Stretch, start: int, end: int, cost: _CostOf, room: i
         if paragraph is None and stretch.borders[border] == _PARAGRAPH:
             paragraph = border
     return end if paragraph is None else paragraph
+
+
+def _even_share(stretch: _Stretch, start: int, end: int, cost: _CostOf, room: int) -> int:
+    """Where the first of several chunks ends that share the rest of the chapter evenly; `end` where that would
+    leave them too empty."""
+    chapters = stretch.chapters
+    chapter_end = chapters[bisect_right(chapters, start)]
+    n_tokens = cost(start, chapter_end)
+    n_chunks = -(-n_tokens // room)
+    if n_tokens < _EVEN_RATIO * n_chunks * room:
+        return end
+    share = n_tokens / n_chunks
+    even = next((b for b in range(start + 1, end) if cost(start, b) >= share), end)
+    near = (b for b in range(even, end + 1) if stretch.borders[b] == _PARAGRAPH)
+    return next((b for b in near if cost(start, b) <= share + 0.1 * room), even)
 
 
 def _even_border(stretch: _Stretch, start: int, cost: _CostOf, room: int) -> int:

@@ -24,19 +24,28 @@ _SKIN_TONES = range(0x1F3FB, 0x1F400)
 
 
 def cut(text: str, span: Span, size: int) -> list[Span]:
-    """Spans of at most about `size` code points that cover `span` without gaps, in order.
+    """Spans of at most `size` code points and white space that cover `span` without gaps, in order.
 
     Cut after clause marks, else after white space, else between code points, but not between a letter and its
     combining marks or inside a joined emoji: only there a piece may be longer than `size`.
     """
     borders = [span.start]
-    while span.end - borders[-1] > size:
-        border = _border(text, borders[-1], min(borders[-1] + size, span.end))
+    while True:
+        # White space is free when rendered, and no piece may be of white space alone.
+        start = _after_blanks(text, borders[-1])
+        if span.end - start <= size:
+            break
+        border = _after_blanks(text, _border(text, start, start + size))
         if border >= span.end:
             break
         borders.append(border)
     borders.append(span.end)
     return [Span(a, b) for a, b in pairwise(borders)]
+
+
+def _after_blanks(text: str, at: int) -> int:
+    match = _BLANK.match(text, at)
+    return match.end() if match else at
 
 
 def _border(text: str, start: int, limit: int) -> int:
