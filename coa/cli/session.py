@@ -14,7 +14,6 @@ from coa.cli.progress import Display, LiveBar, NoDisplay, RunLog, Tally
 from coa.cli.stopping import Stopping
 from coa.cli.terminal import (
     Colour,
-    paint,
     uses_colour,
     write_note,
 )
@@ -81,7 +80,7 @@ class _Watch:
             return
         self.warned.add(message)
         self.display.close()
-        write_note(paint("warning:", "yellow", colour=self.colour) + " " + message)
+        write_note(message, label="warning:", style="yellow" if self.colour else None)
 
     def settle(self) -> None:
         """Leaves the terminal at the beginning of a line."""
@@ -176,7 +175,7 @@ def _show(answer: Answer, job: Job, watch: _Watch) -> None:
     for skipped in answer.coverage.skipped:
         watch.warn(f"chunk {skipped.index + 1} was not read: {skipped.cause}")
     if not watch.quiet:
-        write_note(paint(render.summary_line(answer), "dim", colour=watch.colour))
+        write_note(render.summary_line(answer), style="dim" if watch.colour else None)
 
 
 def _display(invocation: Invocation, colour: Colour, *, progress: bool) -> Display:

@@ -91,10 +91,17 @@ def _drop_stdout() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def write_note(text: str) -> None:
-    """One line to stderr; a closed stderr is no reason to stop."""
+def write_note(text: str, *, style: str | None = None, label: str = "") -> None:
+    """One line to stderr; a closed stderr is no reason to stop.
+
+    `style` is that of the text, or of the label in front of it where there is one.
+    """
+    text = printable(text)
+    if style is not None:
+        text = text if label else paint(text, style, colour=True)
+        label = paint(label, style, colour=True) if label else ""
     with contextlib.suppress(OSError, ValueError):
-        sys.stderr.write(printable(text) + "\n")
+        sys.stderr.write(f"{label} {text}\n" if label else f"{text}\n")
         sys.stderr.flush()
 
 
