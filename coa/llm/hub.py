@@ -28,7 +28,6 @@ Progress = Callable[[str, int, int | None], None]
 DEFAULT_HUB = "https://huggingface.co"
 _ATTEMPTS = 6
 _MAX_REDIRECTS = 5
-_WRITE_BYTES = 1 << 20
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -79,7 +78,7 @@ def fetch_hub_file(
     part = path.with_name(path.name + ".part")
     attempts = tenacity.Retrying(
         stop=tenacity.stop_after_attempt(_ATTEMPTS),
-        wait=tenacity.wait_exponential_jitter(initial=wait_s, max=30.0 * wait_s, jitter=wait_s / 2),
+        wait=tenacity.wait_exponential(multiplier=wait_s, max=30.0 * wait_s) + tenacity.wait_random(0.0, wait_s / 2),
         retry=tenacity.retry_if_exception_type(_Interrupted),
         reraise=True,
     )
@@ -184,7 +183,7 @@ def _write(
     with part.open("r+b" if start else "wb") as file:
         file.seek(start)
         file.truncate()
-        for piece in reply.iter_raw(_WRITE_BYTES):
+        for piece in reply.iter_raw():  # with a size it would keep back, and lose, what it gathered
             file.write(piece)
             if progress is not None:
                 progress("download", file.tell(), size)
