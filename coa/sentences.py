@@ -101,7 +101,7 @@ def _goes_on(text: str, start: int, border: int, paragraph_start: int, language:
 
 
 def _attach_blanks(text: str, ends: list[int]) -> list[int]:
-    """`ends` without those that would make a sentence of nothing but white space."""
+    """`ends` without those that would make a sentence of nothing but white space; the last is kept."""
     kept: list[int] = []
     start = 0
     for end in ends:
@@ -109,10 +109,5 @@ def _attach_blanks(text: str, ends: list[int]) -> list[int]:
             kept.append(end)
         elif kept:
             kept[-1] = end
-        else:
-            continue
         start = end
-    if not kept:
-        return [len(text)]
-    kept[-1] = len(text)
-    return kept
+    return kept or [len(text)]

@@ -28,7 +28,7 @@ _FILLED_RATIO = 0.65
 # A last chunk under this share of the budget is evened out with the one before it.
 _TINY_RATIO = 0.3
 # Where a chapter takes several chunks, they are of the same size and end with it if that fills them this far.
-_EVEN_RATIO = 0.85
+_EVEN_RATIO = 0.75
 # A sentence over this share of the budget is cut, since it could leave the chunk before it all but empty.
 _LONGEST_RATIO = 0.5
 # Below this many tokens a chunk cannot be choosy, and a sentence is cut only where it does not fit.
