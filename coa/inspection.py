@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from dataclasses import dataclass
 
 from coa.chunking import chunk_document
-from coa.tokens import TokenCounter
+from coa.config import Settings
+from coa.limits import fit_limits
+from coa.tokens import EstimatedTokens, TokenCounter
 from coa.types import Chunk, Document, LeftOut, Section
 
-__all__ = ["Inspection", "SectionShare", "inspect_document"]
+__all__ = ["Inspection", "SectionShare", "inspect_document", "inspect_for_model"]
+
+# Larger models take seconds to load, which their tokenizer alone is not worth.
+_QUICK_BYTES = 500_000_000
+_UNKNOWN_WINDOW = 8192
+_TEMPLATE_TOKENS = 256
 
 # A run of letters and digits, apostrophes and hyphens inside included; in scripts without spaces each sign.
 _WORD = re.compile(
@@ -76,6 +84,45 @@ def inspect_document(document: Document, *, counter: TokenCounter, chunk_tokens:
             for section in document.sections
         ),
         left_out=document.left_out,
+    )
+
+
+async def inspect_for_model(document: Document, settings: Settings, *, estimate: bool = False) -> Inspection:
+    """`inspect_document` with the chunks that a run with `settings` would read.
+
+    Counts are the model's own where it is a small file on this machine and no `estimate` was asked for; for
+    others they are estimates, and no server is asked.
+
+    Raises:
+        LimitsError, ChunkTooLarge: the budget is too small. ModelError: the engine does not start.
+    """
+    from coa.llm.catalogue import catalogue_model
+    from coa.llm.download import find_model
+    from coa.llm.gateway import open_gateway
+    from coa.planning import limits_for
+
+    groups = {entry["model_name"] for entry in settings.model_list}
+    known = not estimate and settings.model not in groups
+    local = find_model(settings.model, models_dir=settings.models_dir) if known else None
+    if local is not None and local.path.stat().st_size <= _QUICK_BYTES:
+        gateway = await open_gateway(settings, calls=False)
+        try:
+            budget = (await asyncio.to_thread(limits_for, gateway, settings)).chunk_tokens
+            return await asyncio.to_thread(inspect_document, document, counter=gateway.counter, chunk_tokens=budget)
+        finally:
+            await gateway.close()
+    entry = catalogue_model(settings.model)
+    advised = entry.chunk_tokens if entry is not None and settings.window is None else None
+    limits = fit_limits(
+        window=settings.window or (entry.window if entry is not None else _UNKNOWN_WINDOW),
+        template_tokens=_TEMPLATE_TOKENS,
+        question_tokens=settings.question_tokens,
+        chunk_tokens=settings.chunk_tokens or advised,
+        note_tokens=settings.note_tokens or (entry.note_tokens if entry is not None else None),
+        answer_tokens=settings.answer_tokens or (entry.answer_tokens if entry is not None else None),
+    )
+    return await asyncio.to_thread(
+        inspect_document, document, counter=EstimatedTokens(), chunk_tokens=limits.chunk_tokens
     )
 
 

@@ -10,7 +10,6 @@ from coa.cli.options import Book, CommonOptions
 from coa.cli.terminal import write_result
 
 if TYPE_CHECKING:
-    from coa.config import Settings
     from coa.inspection import Inspection
     from coa.types import Span
 
@@ -29,6 +28,14 @@ def inspect(
     chunks: Annotated[bool, typer.Option("--chunks", envvar="COA_CHUNKS", help="Only the chunks.")] = False,
     text: Annotated[bool, typer.Option("--text", envvar="COA_TEXT", help="Only the text that is read.")] = False,
     as_json: Annotated[bool, typer.Option("--json", envvar="COA_JSON", help="As JSON.")] = False,
+    estimate: Annotated[
+        bool,
+        typer.Option("--estimate", envvar="COA_ESTIMATE", help="Estimate tokens instead of loading the model."),
+    ] = False,
+    model: Annotated[
+        str | None,
+        typer.Option("--model", "-m", metavar="MODEL", envvar="COA_MODEL", help="Whose tokens to count."),
+    ] = None,
     chunk_tokens: Annotated[
         int | None,
         typer.Option("--chunk-tokens", min=1, metavar="N", envvar="COA_CHUNK_TOKENS", help="Tokens of a chunk."),
@@ -40,17 +47,20 @@ def inspect(
     from coa.cli.invocation import settings_of
     from coa.cli.render import to_json
     from coa.errors import ConfigError
-    from coa.inspection import inspect_document
-    from coa.tokens import EstimatedTokens
 
     if chapters + chunks + text > 1:
         raise ConfigError("--chapters, --chunks and --text exclude each other.")
-    settings = settings_of(ctx, common).settings
+    flags = {"model": model, "chunk_tokens": chunk_tokens}
+    settings = settings_of(ctx, common, overrides=flags).settings
     document = read_book(book, settings)
     if text:
         write_result("".join(document.text[span.start : span.end] for span in document.readable()))
         return 0
-    found = inspect_document(document, counter=EstimatedTokens(), chunk_tokens=chunk_tokens or _chunk_tokens(settings))
+    import asyncio
+
+    from coa.inspection import inspect_for_model
+
+    found = asyncio.run(inspect_for_model(document, settings, estimate=estimate))
     if as_json:
         write_result(to_json(inspection_object(found)))
     elif chapters:
@@ -60,10 +70,6 @@ def inspect(
     else:
         write_result(_overview(found))
     return 0
-
-
-def _chunk_tokens(settings: Settings) -> int:
-    return settings.chunk_tokens or 2048
 
 
 def inspection_object(found: Inspection) -> dict[str, object]:

@@ -176,6 +176,7 @@ class Cli:
     folder: Path
 
     answer = staticmethod(make_answer)
+    check = FakeCheck
 
     def __call__(self, *args: str | Path, stdin: bytes = b"") -> Result:
         self.monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin), encoding="utf-8"))
