@@ -36,7 +36,7 @@ _SMALL_ROOM = 64
 # Pieces of a sentence over the budget are at most this share of it, so that they pack well.
 _PIECE_RATIO = 0.25
 # Counters may count a whole a little higher than its lines (see TokenCounter): the packing is done again with
-# that much less, at most this often.
+# that much less, at most this often, and never with less than half of the budget.
 _REPACKINGS = 6
 
 _SENTENCE, _PARAGRAPH, _CHAPTER = 0, 1, 2
@@ -93,6 +93,8 @@ def chunk_document(document: Document, *, budget: int, counter: TokenCounter) ->
         if excess <= 0:
             return chunks
         slack += excess
+        if slack * 2 > budget - costs.frame:
+            break
     raise ChunkTooLarge(
         f"A chunk counts {budget + excess} tokens where {budget} are allowed, though its lines count fewer.",
         hint=f"The tokenizer {counter.name!r} counts lines otherwise than their whole; use another one.",

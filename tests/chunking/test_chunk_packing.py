@@ -248,3 +248,27 @@ def test_sentences_are_counted_in_few_calls() -> None:
 
     chunk_document(_document("One two three four. " * 2000), budget=200, counter=Counting())
     assert len(calls) <= 5
+
+
+def test_a_run_of_accents_longer_than_any_letter_has_is_cut() -> None:
+    document = _document("a" + "\u0323" * 3000)
+    chunks = chunk_document(document, budget=300, counter=EstimatedTokens())
+    _check(document, chunks, 300, EstimatedTokens())
+
+
+def test_flags_and_skin_tones_are_not_cut_through() -> None:
+    document = _document("🇩🇪" * 400 + "👍🏽" * 400)
+    chunks = chunk_document(document, budget=200, counter=EstimatedTokens())
+    _check(document, chunks, 200, EstimatedTokens())
+    starts = [document.text[s.start] for c in chunks for s in c.sentences]
+    assert len(starts) > 4
+    assert "🏽" not in starts
+
+
+def test_a_counter_that_never_agrees_with_itself_ends_in_an_error() -> None:
+    class Contrary(WordTokens):
+        def count(self, texts: Sequence[str]) -> list[int]:
+            return [n * 50 if t.count("\n") > 3 else n for n, t in zip(super().count(texts), texts, strict=True)]
+
+    with pytest.raises(ChunkTooLarge, match="tokenizer"):
+        chunk_document(_document("One two. " * 40), budget=200, counter=Contrary())

@@ -130,3 +130,21 @@ def test_what_was_changed_is_warned_of() -> None:
     assert "1 NUL" in words
     assert "120 zero-width" in words
     assert "NFC" in words
+
+
+def test_a_stream_that_fails_is_a_document_error() -> None:
+    class Broken(io.BytesIO):
+        name = "/mnt/usb/book.txt"
+
+        def read(self, size: int | None = -1, /) -> bytes:
+            raise OSError(5, "Input/output error")
+
+    with pytest.raises(DocumentError, match=r"^book\.txt cannot be read: input/output error\."):
+        read_document(Broken())
+
+
+def test_a_path_with_a_line_break_is_shown_on_one_line() -> None:
+    with pytest.raises(DocumentError) as caught:
+        read_document("no\nsuch\x1b[31mfile")
+    assert "\n" not in str(caught.value)
+    assert "\x1b" not in str(caught.value)

@@ -86,3 +86,26 @@ def test_a_named_encoding_is_used_or_refused() -> None:
 def test_errors_of_decoding_name_the_document() -> None:
     with pytest.raises(DocumentError, match=r"^book\.txt: "):
         read_document(b"ab\xff", name="book.txt", encoding="utf-8")
+
+
+def test_marked_text_with_a_broken_character_is_read_with_a_warning() -> None:
+    broken = GERMAN.encode("utf-16-le") * 20 + b"\x00\xd8" + "x".encode("utf-16-le")
+    decoded = decode(b"\xff\xfe" + broken)
+    assert decoded.text.startswith(GERMAN * 20)
+    assert "Damaged utf-16" in decoded.warnings[0]
+
+
+def test_a_mark_in_front_of_something_else_is_an_error() -> None:
+    with pytest.raises(DocumentError, match="begins with the mark of utf-16"):
+        decode(b"\xff\xfe" + b"\x00\xd8a\x00" * 300)
+
+
+@pytest.mark.parametrize("declared", ["no-such-thing", "US-ASCII", "UTF-8"])
+def test_a_declaration_that_does_not_hold_is_passed_over(declared: str) -> None:
+    text = f"Character set encoding: {declared}\n\n" + GERMAN * 5
+    assert decode(text.encode("latin-1")).text == text
+
+
+def test_only_a_sample_of_a_long_text_is_looked_at_and_all_is_decoded() -> None:
+    text = (FRENCH + "\n") * 3000 + "fin"
+    assert decode(text.encode("cp1252")).text == text
