@@ -52,7 +52,10 @@ class _Watch:
     quiet: bool
     colour: bool
     tally: Tally = field(default_factory=Tally)
+    announced: set[str] = field(default_factory=set)
+    """Warnings that came as events: those about the model hold for every question."""
     warned: set[str] = field(default_factory=set)
+    """Other warnings about the job in hand."""
     answered: list[str] = field(default_factory=list)
     """Runs whose answers are there."""
 
@@ -71,12 +74,13 @@ class _Watch:
                 self.output.stream(event.text)
         elif isinstance(event, WarningRaised):
             self.warn(event.message)
+            self.announced.add(event.message)
         else:
             self.display.show(event, self.tally)
 
     def warn(self, message: str) -> None:
-        """Each warning of a run once."""
-        if self.quiet or message in self.warned:
+        """Each warning once."""
+        if self.quiet or message in self.warned | self.announced:
             return
         self.warned.add(message)
         self.display.close()

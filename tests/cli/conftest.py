@@ -188,7 +188,7 @@ class Cli:
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The working directory: empty, with coa's home in it and no settings from outside."""
-    for name in [name for name in os.environ if name.startswith("COA_") and name != "COA_TEST_DATA"]:
+    for name in [name for name in os.environ if name.startswith("COA_") and not name.startswith("COA_TEST_")]:
         monkeypatch.delenv(name)
     for name in ("NO_COLOR", "FORCE_COLOR"):
         monkeypatch.delenv(name, raising=False)

@@ -201,6 +201,14 @@ def test_each_warning_is_told_once(cli: Cli) -> None:
     assert cli("ask", "book.txt", "q", "--quiet").err == ""
 
 
+def test_a_warning_about_the_model_is_told_once_for_all_questions(cli: Cli) -> None:
+    cli.api.events = [STARTED, WarningRaised("small model")]
+    cli.api.outcomes = [cli.answer(warnings=("small model", "cut off")) for _ in range(2)]
+    err = cli("ask", "book.txt", "A?", "-q", "B?").err
+    assert err.count("warning: small model\n") == 1
+    assert err.count("warning: cut off\n") == 2
+
+
 def test_control_characters_do_not_reach_the_terminal(cli: Cli) -> None:
     made = cli.answer("safe\x1b]0;title\x07 text\x9b31m")
     evil = replace(made.citations[0], quote="a\x1b[31mb", chapter="c\x1b[2J")
