@@ -42,7 +42,8 @@ def list_runs(ctx: typer.Context, as_json: _Json = False, *, common: CommonOptio
 def _list(ctx: typer.Context, common: CommonOptions, *, as_json: bool) -> int:
     from coa.cli.render import table_text, to_json
 
-    records = _store(ctx, common).list()
+    store = _store(ctx, common)
+    records = [_up_to_date(store, record) for record in store.list()]
     if as_json:
         write_result(to_json([_record_object(record) for record in records]))
         return 0
@@ -56,6 +57,14 @@ def _list(ctx: typer.Context, common: CommonOptions, *, as_json: bool) -> int:
     else:
         write_result("".join("\t".join(row) + "\n" for row in rows))
     return 0
+
+
+def _up_to_date(store: RunStore, record: RunRecord) -> RunRecord:
+    """The record with its chunks counted anew: a killed process leaves the count of its start."""
+    from dataclasses import replace
+
+    unfinished = record.state not in ("done", "partial")
+    return replace(record, n_done=store.n_done(record.run_id)) if unfinished else record
 
 
 def _row(record: RunRecord) -> tuple[str, ...]:
@@ -112,7 +121,7 @@ def show(
     from coa.cli.render import answer_object, answer_text, mapping_text, to_json
 
     store = _store(ctx, common)
-    record = store.get(run)
+    record = _up_to_date(store, store.get(run))
     answer = store.answer(record.run_id)
     found = _record_object(record)
     kept = store.notes(record.run_id) if notes else []

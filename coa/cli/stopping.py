@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["DRAINED", "Stopping"]
 
 DRAINED = 75
-_SHOW_CURSOR = "\x1b[?25h"
+_CLEAR_LINE_SHOW_CURSOR = "\r\x1b[2K\x1b[?25h"
 
 
 class Stopping:
@@ -79,9 +79,12 @@ class Stopping:
             self._loop.call_soon_threadsafe(self._task.cancel)
 
     def _end_now(self) -> None:
-        if sys.stderr.isatty():
-            sys.stderr.write(_SHOW_CURSOR)
         command = self._resume_command()
         write_note("\nended at once" + (f"; go on with: {command}" if command else ""))
+        # Past what a progress bar put in place of sys.stderr: the bar's last line would stay.
+        terminal = sys.__stderr__
+        if terminal is not None and terminal.isatty():
+            terminal.write(_CLEAR_LINE_SHOW_CURSOR)
+            terminal.flush()
         # Neither the event loop nor the engine's threads are waited for: notes are on the disk.
         os._exit(self.exit_code)

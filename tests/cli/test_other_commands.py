@@ -10,7 +10,8 @@ import pytest
 import yaml
 
 from coa.documents import read_document
-from coa.runs import Part, RunPlan, RunRecord, RunStore
+from coa.runs import Part, RunPlan, RunRecord, RunStore, StoredNote
+from coa.types import Usage
 
 if TYPE_CHECKING:
     from tests.cli.conftest import Cli
@@ -35,10 +36,11 @@ def store_run(cli: Cli, run_id: str = RUN_ID, *, finished: bool = True) -> RunSt
         strategy="chain",
         model="smollm2-135m",
         n_chunks=2,
-        n_done=2 if finished else 1,
+        n_done=2 if finished else 0,
         settings={"model_list": [{"model_name": "a", "litellm_params": {"model": "x", "api_key": "sk-hidden"}}]},
     )
     store.create(record, document, RunPlan((Part(None, ()),), "t", True))
+    store.add_note(run_id, StoredNote(0, 0, "a cat", 0, True, Usage()))
     if finished:
         store.save_answer(replace(cli.answer(), run_id=run_id))
     return store
