@@ -34,7 +34,7 @@ def model() -> Path:
 
 @pytest.fixture(scope="module")
 def engine(model: Path) -> Iterator[EmbeddedEngine]:
-    with EmbeddedEngine.start(model, alias="tiny", n_ctx=2048) as running:
+    with EmbeddedEngine.start(model, alias="tiny", n_ctx=2048, n_threads=1) as running:
         yield running
 
 
@@ -97,7 +97,7 @@ def test_greedy_answers_repeat_across_calls_neighbours_and_restarts(engine: Embe
     assert again["usage"]["prompt_tokens_details"]["cached_tokens"] == 0
     _chat(engine, prompt[:300] + "Something else.", 16)
     after_another = _chat(engine, prompt, 48)
-    with EmbeddedEngine.start(model, alias="tiny", n_ctx=4096, n_threads=1) as second:
+    with EmbeddedEngine.start(model, alias="tiny", n_ctx=4096, n_threads=2) as second:
         restarted = _chat(second, prompt, 48)
     assert {_text(each) for each in (again, after_another, restarted)} == {_text(first)}
 
