@@ -3,6 +3,20 @@
 from coa.agents.grounding import Grounding, ground
 from coa.agents.manager import Manager, ManagerReply
 from coa.agents.prompting import PromptTemplate
+from coa.agents.quoting import QuotingManager, QuotingWorker, quotes_of
+from coa.agents.references import Reference
 from coa.agents.worker import Worker, WorkerReply
 
-__all__ = ["Grounding", "Manager", "ManagerReply", "PromptTemplate", "Worker", "WorkerReply", "ground"]
+__all__ = [
+    "Grounding",
+    "Manager",
+    "ManagerReply",
+    "PromptTemplate",
+    "QuotingManager",
+    "QuotingWorker",
+    "Reference",
+    "Worker",
+    "WorkerReply",
+    "ground",
+    "quotes_of",
+]

@@ -8,22 +8,22 @@ figure says how much of the answer's own words those places hold.
 
 from __future__ import annotations
 
-import math
 import re
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
+from coa.agents.lexical import SentenceRanker, content_words
 from coa.agents.references import Reference, references, without_references
 from coa.types import Chunk, Citation, Document, Span
 
 __all__ = ["Grounding", "ground"]
 
-_WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)?")
-_WIDE = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]+")
 _CLAIM_WEIGHT = 2.0
 _MIN_SCORE = 0.2
 _MOST_QUOTE = 600
+
+Origin = Literal["model", "located"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,76 +46,52 @@ def ground(
     question: str | None,
     most: int = 3,
     first: int = 1,
+    quoted: Sequence[Reference] | None = None,
 ) -> Grounding:
     """`answer` with its citations: those it names, else up to `most` located ones.
 
-    `chunks` are those that its notes came from; `first` is the number that its first citation gets.
+    `chunks` are those that its notes came from; `first` is the number that its first citation gets. `quoted`
+    says that code picked the sentences the answer names, and lists the other candidates, best first.
     """
     named = [r for r in references(answer) if _exists(r, chunks)]
-    index = _SentenceIndex(document, chunks)
+    sentences = [s for c in chunks for s in c.sentences]
+    ranker = SentenceRanker([document.text[s.start : s.end] for s in sentences])
     if named:
-        citations = tuple(_citation(document, _span(r, chunks)) for r in named)
         text = _renumbered(answer, named, first)
+        others = [r for r in quoted or () if r not in named and _exists(r, chunks)][: max(0, most - len(named))]
+        origin: Origin = "model" if quoted is None else "located"
+        citations = tuple(_citation(document, _span(r, chunks), origin=origin) for r in [*named, *others])
     else:
         text = without_references(answer)
-        citations = index.locate(text, question, most)
-    claim = index.content(without_references(answer))
-    held = set().union(*(index.content(c.quote) for c in citations)) if citations else set()
-    total = sum(index.rarity(w) for w in claim)
-    support = sum(index.rarity(w) for w in claim & held) / total if total else None
+        citations = _located(text, question, most, document=document, sentences=sentences, ranker=ranker)
+    claim = content_words(without_references(answer))
+    held = set().union(*(content_words(c.quote) for c in citations)) if citations else set()
+    total = sum(ranker.rarity(w) for w in claim)
+    support = sum(ranker.rarity(w) for w in claim & held) / total if total else None
     return Grounding(text, citations, support)
 
 
-def words_of(text: str) -> set[str]:
-    """Case-folded words; runs of Chinese and Japanese characters as overlapping pairs."""
-    found: set[str] = set()
-    for run in _WIDE.findall(text):
-        found.update(run[i : i + 2] for i in range(max(1, len(run) - 1)))
-    for word in _WORD.findall(_WIDE.sub(" ", text)):
-        folded = word.casefold().replace("’", "'").removesuffix("'s")
-        found.add(folded)
-    return found
-
-
-class _SentenceIndex:
-    """Which sentences hold which words."""
-
-    def __init__(self, document: Document, chunks: Sequence[Chunk]) -> None:
-        self._document = document
-        self._sentences = [s for c in chunks for s in c.sentences]
-        self._words: list[set[str]] = [words_of(document.text[s.start : s.end]) for s in self._sentences]
-        self._n_holding = Counter(w for words in self._words for w in words)
-
-    def rarity(self, word: str) -> float:
-        """Inverse document frequency over sentences, 0 for words in more than one of twenty."""
-        n, total = self._n_holding.get(word, 0), len(self._sentences) + 1
-        if n * 20 > total and n > 3:
-            return 0.0
-        return math.log(total / (n + 0.5))
-
-    def content(self, text: str) -> set[str]:
-        """The words of `text` that say something: those with a rarity."""
-        return {w for w in words_of(text) if self.rarity(w) > 0}
-
-    def locate(self, answer: str, question: str | None, most: int) -> tuple[Citation, ...]:
-        """The sentences that hold the most of what `answer` and `question` say, best first."""
-        weights: dict[str, float] = {}
-        for word in words_of(question or ""):
-            weights[word] = self.rarity(word)
-        for word in words_of(answer):
-            weights[word] = weights.get(word, 0.0) + self.rarity(word) * _CLAIM_WEIGHT
-        total = sum(weights.values())
-        if total <= 0:
-            return ()
-        scored: list[tuple[float, int]] = []
-        for at, words in enumerate(self._words):
-            score = sum(weights[w] for w in words & weights.keys()) / total
-            # A long sentence holds more words of everything.
-            score /= 1.0 + max(0, len(words) - 40) / 80
-            if score >= _MIN_SCORE:
-                scored.append((score, at))
-        scored.sort(key=lambda pair: (-pair[0], pair[1]))
-        return tuple(_citation(self._document, self._sentences[at], origin_score=score) for score, at in scored[:most])
+def _located(
+    answer: str,
+    question: str | None,
+    most: int,
+    *,
+    document: Document,
+    sentences: Sequence[Span],
+    ranker: SentenceRanker,
+) -> tuple[Citation, ...]:
+    """The sentences that hold the most of what `answer` and `question` say, best first."""
+    weights = {w: ranker.rarity(w) for w in content_words(question or "")}
+    for word in content_words(answer):
+        weights[word] = weights.get(word, 0.0) + ranker.rarity(word) * _CLAIM_WEIGHT
+    total = sum(weights.values())
+    if total <= 0:
+        return ()
+    scored = [(share, at) for at in range(len(ranker)) if (share := ranker.share(weights, at) / total) >= _MIN_SCORE]
+    scored.sort(key=lambda pair: (-pair[0], pair[1]))
+    return tuple(
+        _citation(document, sentences[at], origin="located", score=round(share, 3)) for share, at in scored[:most]
+    )
 
 
 def _exists(reference: Reference, chunks: Sequence[Chunk]) -> bool:
@@ -126,7 +102,7 @@ def _span(reference: Reference, chunks: Sequence[Chunk]) -> Span:
     return chunks[reference.chunk - 1].sentences[reference.sentence - 1]
 
 
-def _citation(document: Document, sentence: Span, *, origin_score: float | None = None) -> Citation:
+def _citation(document: Document, sentence: Span, *, origin: Origin, score: float | None = None) -> Citation:
     text = document.text[sentence.start : min(sentence.end, sentence.start + _MOST_QUOTE)]
     quote = text.strip()
     start = sentence.start + len(text) - len(text.lstrip())
@@ -137,8 +113,8 @@ def _citation(document: Document, sentence: Span, *, origin_score: float | None 
         end=start + len(quote),
         chapter=section.title if section is not None else None,
         status="exact",
-        origin="model" if origin_score is None else "located",
-        score=None if origin_score is None else round(origin_score, 3),
+        origin=origin,
+        score=score,
     )
 
 

@@ -14,16 +14,19 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, TypeVar
 
-from coa.agents import Manager, Worker, ground
+from coa.agents import Manager, QuotingManager, QuotingWorker, Worker
+from coa.answering import assembled
 from coa.config import Settings, load_settings
+from coa.diagnosis import Check, diagnose, test_model
 from coa.documents import read_document
 from coa.errors import BudgetExceeded, CoaError, ConfigError, RunDrained
 from coa.events import Event, RunStarted, StageChanged, WarningRaised
-from coa.limits import Limits
+from coa.limits import Limits, ReadingProfile
 from coa.llm.budget import Budget
 from coa.llm.gateway import Gateway, open_gateway
 from coa.planning import Plan, chapters, estimate, limits_for, plan_run
@@ -31,43 +34,30 @@ from coa.reading import PREFIX_VERSION
 from coa.run_notes import DiskNotes
 from coa.runs import RunPlan, RunRecord, RunStore, now
 from coa.secrets import with_secrets, without_secrets
-from coa.types import Answer, Citation, Coverage, Document, SkippedChunk
+from coa.stopping import StopSignal
+from coa.types import Answer, Document
 
-__all__ = ["Plan", "Session", "StopSignal", "ask", "ask_sync", "resume", "resume_sync", "summarize", "summarize_sync"]
+__all__ = [
+    "Check",
+    "Plan",
+    "Session",
+    "StopSignal",
+    "ask",
+    "ask_sync",
+    "diagnose",
+    "resume",
+    "resume_sync",
+    "summarize",
+    "summarize_sync",
+    "test_model",
+]
 
 OnEvent = Callable[[Event], None]
 Source = Document | str | Path | bytes
 _T = TypeVar("_T")
 
-_LITTLE_SUPPORT = 0.5
 _DEFAULT_WORDS = 200
 _WORDS_TO_TOKENS = 2.0
-
-
-class StopSignal:
-    """Asks a run to stop after the chunk in hand; may be set from a signal handler or another thread."""
-
-    def __init__(self) -> None:
-        self._reason: str | None = None
-        self._listeners: list[Callable[[str], None]] = []
-
-    def request(self, reason: str) -> None:
-        """Asks for the stop; the first reason stays."""
-        if self._reason is None:
-            self._reason = reason
-            for listener in self._listeners:
-                listener(reason)
-
-    @property
-    def requested(self) -> bool:
-        """True once a stop was asked for."""
-        return self._reason is not None
-
-    def listen(self, listener: Callable[[str], None]) -> None:
-        """Calls `listener` with the reason, at once when a stop was asked for already."""
-        self._listeners.append(listener)
-        if self._reason is not None:
-            listener(self._reason)
 
 
 class Session:
@@ -227,7 +217,14 @@ class Session:
                 self.runs.changed(record, "failed", error=error.message)
                 raise
             answer = await asyncio.to_thread(
-                self._answer, record, document, plan, gateway, time.perf_counter() - started
+                assembled,
+                record,
+                document,
+                plan,
+                DiskNotes(self.runs, record.run_id),
+                quotes=self._profile(gateway).quotes,
+                warnings=gateway.warnings,
+                seconds=time.perf_counter() - started,
             )
             self.runs.save_answer(answer)
             self.runs.changed(record, "done" if answer.coverage.complete else "partial", error=stopped)
@@ -249,16 +246,16 @@ class Session:
 
         model = await gateway.chat_model()
         notes = DiskNotes(self.runs, record.run_id)
-        temperature, language = self.settings.temperature, record.language
-        worker = Worker(model, limits, gateway.profile, language=language, temperature=temperature)
-        manager = Manager(
-            model,
-            limits,
-            gateway.profile,
-            language=language,
-            words=record.words or _DEFAULT_WORDS,
-            temperature=temperature,
-        )
+        profile, words = self._profile(gateway), record.words or _DEFAULT_WORDS
+        worker: Worker | QuotingWorker
+        manager: Manager | QuotingManager
+        if profile.quotes:
+            worker = QuotingWorker(model, [c for p in plan.parts for c in p.chunks])
+            manager = QuotingManager(model, words=words)
+        else:
+            language, heat = record.language, self.settings.temperature
+            worker = Worker(model, limits, profile, language=language, temperature=heat)
+            manager = Manager(model, limits, profile, language=language, words=words, temperature=heat)
         context = ReadContext(
             parts=plan.parts,
             worker=worker,
@@ -296,65 +293,18 @@ class Session:
             on_control=self._stop.listen,
         )
 
-    def _answer(self, record: RunRecord, document: Document, plan: RunPlan, gateway: Gateway, seconds: float) -> Answer:
-        """The answer from what the graph stored, with its citations; what it could not read is listed."""
-        notes = DiskNotes(self.runs, record.run_id)
-        texts: list[str] = []
-        citations: list[Citation] = []
-        warnings = [*document.warnings, *gateway.warnings]
-        for at, part in enumerate(plan.parts):
-            stored = notes.part_answer(at)
-            if stored is None:
-                continue
-            grounding = ground(
-                stored.text,
-                document=document,
-                chunks=part.chunks,
-                question=record.question,
-                first=len(citations) + 1,
-            )
-            citations.extend(grounding.citations)
-            texts.append(f"## {part.title}\n\n{grounding.text}" if part.title is not None else grounding.text)
-            where = f" of {part.title!r}" if part.title is not None else ""
-            if stored.truncated:
-                warnings.append(f"the reply{where} was cut off at its limit; raise --answer-tokens.")
-            if grounding.support is not None and grounding.support < _LITTLE_SUPPORT:
-                warnings.append(
-                    f"only {grounding.support:.0%} of the reply's own words{where} stand in the cited places: "
-                    "check it before you rely on it."
-                )
-        finished = {(n.part, n.chunk): n for n in self.runs.stored_notes(record.run_id)}
-        skipped: list[SkippedChunk] = []
-        ordinal = 0
-        for at, part in enumerate(plan.parts):
-            for chunk in part.chunks:
-                note = finished.get((at, chunk.index))
-                cause = "not read" if note is None else note.cause
-                if cause is not None:
-                    skipped.append(SkippedChunk(ordinal, cause))
-                ordinal += 1
-        return Answer(
-            text="\n\n".join(texts),
-            run_id=record.run_id,
-            strategy=record.strategy,
-            model=record.model,
-            question=record.question,
-            coverage=Coverage(plan.n_chunks, plan.n_chunks - len(skipped), tuple(skipped)),
-            usage=notes.spent,
-            citations=tuple(citations),
-            notes=tuple(self.runs.notes(record.run_id)),
-            warnings=tuple(dict.fromkeys(warnings)),
-            document=document.name,
-            document_sha256=document.sha256,
-            seconds=seconds,
-        )
-
     async def _open(self, *, calls: bool = True) -> Gateway:
         if self._gateway is None:
             self._gateway = await open_gateway(
                 self.settings, calls=calls, on_stage=lambda stage: self._emit(StageChanged(stage))
             )
         return self._gateway
+
+    def _profile(self, gateway: Gateway) -> ReadingProfile:
+        """The model's profile, with the notes that the settings ask for."""
+        if self.settings.notes == "auto":
+            return gateway.profile
+        return replace(gateway.profile, quotes=self.settings.notes == "quotes")
 
     def _sized(self, words: int | None) -> Settings:
         """The settings with room for a summary of `words` words."""

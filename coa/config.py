@@ -57,6 +57,9 @@ class Settings(BaseModel):
     note_tokens: _Count | None = None
     """At most, of a communication unit."""
     answer_tokens: _Count | None = None
+    notes: Literal["auto", "paper", "quotes"] = "auto"
+    """What workers hand on. "paper": the model's own prose, as published (CoA). "quotes": sentences of the source,
+    picked by code and shortened by the model. "auto" takes quotes for models under a billion parameters."""
     on_worker_failure: Literal["skip", "fail"] = "skip"
     temperature: float = Field(default=0.0, ge=0.0, le=2.0)
     retries: int = Field(default=3, ge=0)

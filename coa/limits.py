@@ -33,10 +33,12 @@ class ReadingProfile:
     """True when the model can be trusted to name sentence ids."""
     bounded: bool
     """True when its replies need a grammar to come to an end."""
+    quotes: bool
+    """True when notes are sentences of the source, picked by code, rather than the model's own words."""
 
 
-FULL = ReadingProfile("full", cites=True, bounded=False)
-SMALL = ReadingProfile("small", cites=False, bounded=True)
+FULL = ReadingProfile("full", cites=True, bounded=False, quotes=False)
+SMALL = ReadingProfile("small", cites=False, bounded=True, quotes=True)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from coa.agents import Manager, Worker
+from coa.agents import Manager, QuotingWorker, Worker
 from coa.cache import aligned_tokens
 from coa.chunking import chunk_document
 from coa.config import Settings
@@ -63,7 +63,12 @@ def limits_for(gateway: Gateway, settings: Settings) -> Limits:
 
     Raises: LimitsError.
     """
-    templates = [*Worker.template_texts(gateway.profile), *Manager.template_texts(gateway.profile)]
+    profile = gateway.profile
+    templates = [
+        *Worker.template_texts(profile),
+        *Manager.template_texts(profile),
+        *QuotingWorker.template_texts(profile),
+    ]
     counts = gateway.counter.count([SYSTEM + "\n" + reading_prefix("", ()) + text for text in templates])
     return fit_limits(
         window=gateway.window,

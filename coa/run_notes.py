@@ -34,6 +34,14 @@ class DiskNotes:
             total = total.merged(answer.usage)
         return total
 
+    def stored(self) -> list[StoredNote]:
+        """What became of each finished chunk, in reading order."""
+        return [self._notes[key] for key in sorted(self._notes)]
+
+    def stored_note(self, part: int, chunk: int) -> StoredNote | None:
+        """`note`, without a loop."""
+        return self._notes.get((part, chunk))
+
     def part_answer(self, part: int) -> PartAnswer | None:
         """The answer of a part, without a loop."""
         return self._answers.get(part)

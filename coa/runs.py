@@ -15,11 +15,13 @@ that changes on disk meanwhile does not mix into a run.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
 import secrets
 import shutil
+import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
@@ -44,8 +46,11 @@ from coa.types import (
 
 __all__ = ["Part", "PartAnswer", "RunPlan", "RunRecord", "RunState", "RunStore", "StoredNote"]
 
-RunState = Literal["running", "drained", "failed", "done", "partial"]
+RunState = Literal["running", "interrupted", "drained", "failed", "done", "partial"]
+"""A stored "running" without a process that holds the lock reads as "interrupted": it was killed."""
 _FORMAT = 1
+_LOCK_TRIES = 5
+_LOCK_WAIT_S = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -289,9 +294,12 @@ class RunStore:
         try:
             raw = json.loads(path.read_text(encoding="utf-8"))
             raw.pop("format", None)
-            return RunRecord(**raw)
+            record = RunRecord(**raw)
         except (OSError, ValueError, TypeError):
             return None
+        if record.state == "running" and not _RunLock(path.parent).held():
+            return replace(record, state="interrupted", n_done=self.n_done(run_id))
+        return record
 
 
 class _RunLock:
@@ -306,7 +314,7 @@ class _RunLock:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             file = self._path.open("a+", encoding="utf-8")
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._take(file)
         except OSError as error:
             file.seek(0)
             holder = file.read().strip()
@@ -319,6 +327,26 @@ class _RunLock:
         file.write(str(os.getpid()))
         file.flush()
         self._file = file
+
+    @staticmethod
+    def _take(file: IO[str]) -> None:
+        """Tries for a moment: a listing of runs holds the lock for an instant while it looks."""
+        for _ in range(_LOCK_TRIES - 1):
+            with contextlib.suppress(BlockingIOError):
+                return fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            time.sleep(_LOCK_WAIT_S)
+        return fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+    def held(self) -> bool:
+        """True while some process works on the run."""
+        try:
+            with self._path.open("rb") as file:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+        return False
 
     def __exit__(self, *_: object) -> None:
         if self._file is not None:

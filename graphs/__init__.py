@@ -4,18 +4,20 @@
 """
 
 from coa.graphs.chain import build_chain
-from coa.graphs.context import InMemoryNotes, NoteStore, ReadContext
+from coa.graphs.context import Answering, InMemoryNotes, NoteStore, ReadContext, Reading
 from coa.graphs.registry import STRATEGIES, Strategy, strategy
 from coa.graphs.state import ChainInput, ChainOutput, ChainState
 
 __all__ = [
     "STRATEGIES",
+    "Answering",
     "ChainInput",
     "ChainOutput",
     "ChainState",
     "InMemoryNotes",
     "NoteStore",
     "ReadContext",
+    "Reading",
     "Strategy",
     "build_chain",
     "strategy",

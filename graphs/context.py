@@ -6,12 +6,31 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
-from coa.agents import Manager, Worker
+from coa.agents import ManagerReply, WorkerReply
 from coa.llm.budget import Budget
+from coa.llm.chat import OnText
 from coa.runs import Part, PartAnswer, StoredNote
-from coa.types import Usage
+from coa.types import Chunk, CommunicationUnit, Usage
 
-__all__ = ["InMemoryNotes", "NoteStore", "ReadContext"]
+__all__ = ["Answering", "InMemoryNotes", "NoteStore", "ReadContext", "Reading"]
+
+
+class Reading(Protocol):
+    """What a graph needs of a worker: `coa.agents.Worker`, `coa.agents.QuotingWorker`, or one of the host's."""
+
+    async def read(self, chunk: Chunk, query: str | None, unit: CommunicationUnit) -> WorkerReply:
+        """The unit after `chunk`. Raises: ModelError."""
+        ...
+
+
+class Answering(Protocol):
+    """What a graph needs of a manager."""
+
+    async def answer(
+        self, query: str | None, unit: CommunicationUnit, *, on_text: OnText | None = None
+    ) -> ManagerReply:
+        """The answer from the last unit. Raises: ModelError."""
+        ...
 
 
 class NoteStore(Protocol):
@@ -64,8 +83,8 @@ class ReadContext:
 
     parts: Sequence[Part]
     """At least one, each with at least one chunk."""
-    worker: Worker
-    manager: Manager
+    worker: Reading
+    manager: Answering
     notes: NoteStore
     budget: Budget = field(default_factory=Budget)
     spent: Usage = field(default_factory=Usage)

@@ -117,6 +117,7 @@ _ABOUT = {
     "window": "tokens in and out; null: the model's own",
     "chunk_tokens": "null: what the window leaves",
     "question_tokens": "room for the question",
+    "notes": "paper: the model's own; quotes: sentences of the text; auto: by the model's size",
     "note_tokens": "of a worker's notes; null: by the window",
     "answer_tokens": "null: by the window",
     "on_worker_failure": "skip: go on without that chunk and say so; fail: stop",

@@ -65,6 +65,7 @@ def _flags(ctx: typer.Context, run: RunOptions | None) -> dict[str, object]:
         "strategy": "strategy",
         "window": "window",
         "chunk_tokens": "chunk_tokens",
+        "notes": "notes",
         "note_tokens": "note_tokens",
         "answer_tokens": "answer_tokens",
         "max_cost": "max_cost_usd",

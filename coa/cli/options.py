@@ -27,6 +27,14 @@ class Format(StrEnum):
     JSONL = "jsonl"
 
 
+class NotesMode(StrEnum):
+    """Values of --notes."""
+
+    AUTO = "auto"
+    PAPER = "paper"
+    QUOTES = "quotes"
+
+
 Book = Annotated[
     str, typer.Argument(metavar="BOOK", help="The document's file; - reads standard input.", show_default=False)
 ]
@@ -116,6 +124,14 @@ class RunOptions:
     chunk_tokens: Annotated[
         int | None,
         typer.Option("--chunk-tokens", min=1, metavar="N", envvar="COA_CHUNK_TOKENS", help="Tokens of a chunk."),
+    ] = None
+    notes: Annotated[
+        NotesMode | None,
+        typer.Option(
+            "--notes",
+            envvar="COA_NOTES",
+            help="What workers hand on: the model's notes (paper), or sentences of the text (quotes; for tiny models).",
+        ),
     ] = None
     note_tokens: Annotated[
         int | None,

@@ -46,8 +46,8 @@ _BY_NAME: dict[str, type[ModelError]] = {
 _HINTS: dict[type[ModelError], str] = {
     AuthenticationFailed: "Check the key of this model (its environment variable, or api_key in the configuration).",
     ModelNotFound: "Check the model's name; `coa models list` shows what is there.",
-    RateLimited: "Wait and run `coa resume`, or raise --retries.",
-    ModelTimeout: "Is the server busy? Raise --timeout, then `coa resume`.",
+    RateLimited: "Wait and run `coa resume`, or raise `retries` in the configuration.",
+    ModelTimeout: "Is the server busy? Raise `timeout_s` in the configuration, then `coa resume`.",
     ModelUnavailable: "Is the server running? `coa doctor` looks; then `coa resume`.",
     ContextOverflow: "Lower --chunk-tokens, or configure the window that is really served.",
 }
