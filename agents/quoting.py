@@ -27,6 +27,7 @@ from coa.types import Chunk, CommunicationUnit, Usage
 __all__ = ["Quote", "QuotingManager", "QuotingWorker", "quotes_of"]
 
 _LINE = re.compile(r"\[(\d+)\.(\d+)\] \((\d+\.\d+)\) (.*?)(?: => (.*))?")
+_END_MARK = re.compile(r"[.!?:;…。！？：；][\"'”’»)\]]*$|[\"”’»」』]$")
 _KEPT_FOR_QUESTION = 5
 _KEPT_FOR_SUMMARY = 40
 _LONGEST_QUOTE = 400
@@ -104,7 +105,7 @@ class QuotingWorker:
             worst = min((q.score for q in kept), default=0.0)
             if scores[at] <= 0 or (len(kept) >= _KEPT_FOR_QUESTION and scores[at] <= worst):
                 break
-            if self._ranker.coverage(query, first + at) < _LEAST_COVERAGE:
+            if _is_heading(self._sentences[first + at]) or self._ranker.coverage(query, first + at) < _LEAST_COVERAGE:
                 continue
             answer, usage = await self._shortened(first + at, query, usage)
             quote = Quote(Reference(chunk.index + 1, at + 1), scores[at], self._quote(first + at), answer)
@@ -113,7 +114,10 @@ class QuotingWorker:
         return self._reply(chunk, kept, unit, added, usage)
 
     def _read_for_summary(self, chunk: Chunk, first: int, unit: CommunicationUnit) -> WorkerReply:
-        salience = self._ranker.salience(first, first + len(chunk.sentences))
+        salience = [
+            0.0 if _is_heading(self._sentences[first + at]) else value
+            for at, value in enumerate(self._ranker.salience(first, first + len(chunk.sentences)))
+        ]
         at = max(range(len(salience)), key=lambda i: (salience[i], -i), default=None)
         if at is None or salience[at] <= 0:
             return WorkerReply(unit, False, Usage())
@@ -174,6 +178,11 @@ class QuotingManager:
         if on_text is not None:
             on_text(text)
         return ManagerReply(text, False, Usage())
+
+
+def _is_heading(sentence: str) -> bool:
+    """True for lines without an end mark: headings, names of authors, entries of tables."""
+    return _END_MARK.search(sentence) is None
 
 
 def _without_echo(said: str, query: str) -> str:
