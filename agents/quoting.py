@@ -24,14 +24,14 @@ from coa.llm.chat import ChatModel, Decoding, OnText
 from coa.reading import Prompt, render_text
 from coa.types import Chunk, CommunicationUnit, Usage
 
-__all__ = ["Quote", "QuotingManager", "QuotingWorker", "quotes_of"]
+__all__ = ["QUOTES_KEPT", "QUOTE_ANSWER_TOKENS", "Quote", "QuotingManager", "QuotingWorker", "quotes_of"]
 
 _LINE = re.compile(r"\[(\d+)\.(\d+)\] \((\d+\.\d+)\) (.*?)(?: => (.*))?")
 _END_MARK = re.compile(r"[.!?:;…。！？：；][\"'”’»)\]]*$|[\"”’»」』]$")
-_KEPT_FOR_QUESTION = 5
+QUOTES_KEPT = 5
 _KEPT_FOR_SUMMARY = 40
 _LONGEST_QUOTE = 400
-_ANSWER_TOKENS = 48
+QUOTE_ANSWER_TOKENS = 48
 _LEAST_COVERAGE = 0.3
 _WORDS_PER_SENTENCE = 22
 _BEFORE_NOUNS = frozenset({"a", "an", "the", "of", "in", "on", "at", "to", "by", "from", "with", "his", "her", "their"})
@@ -101,15 +101,15 @@ class QuotingWorker:
         kept = quotes_of(unit)
         usage = Usage()
         added = False
-        for at in sorted(range(len(scores)), key=lambda i: (-scores[i], i))[:_KEPT_FOR_QUESTION]:
+        for at in sorted(range(len(scores)), key=lambda i: (-scores[i], i))[:QUOTES_KEPT]:
             worst = min((q.score for q in kept), default=0.0)
-            if scores[at] <= 0 or (len(kept) >= _KEPT_FOR_QUESTION and scores[at] <= worst):
+            if scores[at] <= 0 or (len(kept) >= QUOTES_KEPT and scores[at] <= worst):
                 break
             if _is_heading(self._sentences[first + at]) or self._ranker.coverage(query, first + at) < _LEAST_COVERAGE:
                 continue
             answer, usage = await self._shortened(first + at, query, usage)
             quote = Quote(Reference(chunk.index + 1, at + 1), scores[at], self._quote(first + at), answer)
-            kept = sorted([*kept, quote], key=lambda q: -q.score)[:_KEPT_FOR_QUESTION]
+            kept = sorted([*kept, quote], key=lambda q: -q.score)[:QUOTES_KEPT]
             added = True
         return self._reply(chunk, kept, unit, added, usage)
 
@@ -136,7 +136,7 @@ class QuotingWorker:
         """The model's answer from one sentence and its neighbours; empty where they do not hold its words."""
         around = " ".join(self._sentences[max(0, at - 1) : at + 2])
         tail = self._shorten.render(text=around, question=query)
-        completion = await self.model.complete(Prompt(tail=tail), Decoding(_ANSWER_TOKENS))
+        completion = await self.model.complete(Prompt(tail=tail), Decoding(QUOTE_ANSWER_TOKENS))
         usage = usage.plus(completion.usage, seconds=completion.seconds)
         said = render_text(completion.text)
         new = content_words(said) - content_words(query)

@@ -46,6 +46,8 @@ def assembled(
         citations.extend(grounding.citations)
         texts.append(grounding.text if part.title is None else f"## {part.title}\n\n{grounding.text}")
         told.extend(_doubts(stored, grounding.support, part.title))
+    if quotes and record.question is None:
+        told.append("the summary is made of sentences copied from the text: the model is too small to write one.")
     skipped = _skipped(plan, notes)
     return Answer(
         text="\n\n".join(texts),

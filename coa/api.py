@@ -29,7 +29,7 @@ from coa.events import Event, RunStarted, StageChanged, WarningRaised
 from coa.limits import Limits, ReadingProfile
 from coa.llm.budget import Budget
 from coa.llm.gateway import Gateway, open_gateway
-from coa.planning import Plan, chapters, estimate, limits_for, plan_run
+from coa.planning import Plan, estimate, limits_for, plan_run, seconds_per_token
 from coa.reading import PREFIX_VERSION
 from coa.run_notes import DiskNotes
 from coa.runs import RunPlan, RunRecord, RunStore, now
@@ -138,9 +138,9 @@ class Session:
         plan = await asyncio.to_thread(
             plan_run, document, question, gateway=gateway, limits=limits, per_chapter=per == "chapter"
         )
-        n_question = gateway.counter.count([question])[0] if question else 0
-        wanted = estimate(plan, limits, n_question)
-        speed = await asyncio.to_thread(self._seconds_per_token, gateway.group.name)
+        n_question = gateway.counter.count([question])[0] if question else None
+        wanted = estimate(plan, limits, n_question, quotes=self._profile(gateway).quotes)
+        speed = await asyncio.to_thread(seconds_per_token, self.runs, gateway.group.name, self.settings.notes)
         return Plan(
             document=document.name,
             sha256=document.sha256,
@@ -148,14 +148,14 @@ class Session:
             model=gateway.group.name,
             tokenizer=plan.tokenizer,
             exact=plan.exact,
-            chapters=len(chapters(document)),
+            chapters=len(document.chapters()),
             n_chunks=plan.n_chunks,
             chunk_tokens=limits.chunk_tokens,
             window=gateway.window,
             calls=wanted.calls,
             prompt_tokens=wanted.prompt_tokens,
             completion_tokens_max=wanted.completion_tokens_max,
-            cacheable_ratio=wanted.cacheable_tokens / wanted.prompt_tokens,
+            cacheable_ratio=wanted.cacheable_tokens / max(1, wanted.prompt_tokens),
             cost_usd=await gateway.cost_of(wanted.prompt_tokens, wanted.completion_tokens_max),
             seconds=None if speed is None else speed * wanted.prompt_tokens,
         )
@@ -311,15 +311,6 @@ class Session:
         if words is None or self.settings.answer_tokens is not None or words <= _DEFAULT_WORDS:
             return self.settings
         return self.settings.model_copy(update={"answer_tokens": int(words * _WORDS_TO_TOKENS)})
-
-    def _seconds_per_token(self, model: str) -> float | None:
-        """Of prompt tokens, by the newest finished run of that model; notes' time is spread over them."""
-        for record in self.runs.list():
-            if record.model == model and record.state == "done":
-                answer = self.runs.answer(record.run_id)
-                if answer is not None and answer.usage.prompt_tokens:
-                    return answer.usage.seconds / answer.usage.prompt_tokens
-        return None
 
     def _emit(self, event: Event) -> None:
         if self._on_event is not None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from coa.agents import Manager, QuotingWorker, Worker
+from coa.agents.quoting import QUOTE_ANSWER_TOKENS, QUOTES_KEPT
 from coa.cache import aligned_tokens
 from coa.chunking import chunk_document
 from coa.config import Settings
@@ -13,14 +15,16 @@ from coa.errors import ConfigError, DocumentEmpty
 from coa.limits import Limits, fit_limits
 from coa.llm.gateway import Gateway
 from coa.reading import SYSTEM, reading_prefix
-from coa.runs import Part, RunPlan
-from coa.types import Document, LeftOut, Section, Span
+from coa.runs import Part, RunPlan, RunStore
+from coa.types import Document, LeftOut, Span
 
-__all__ = ["Estimate", "Plan", "chapters", "estimate", "limits_for", "plan_run"]
+__all__ = ["Estimate", "Plan", "estimate", "limits_for", "plan_run", "seconds_per_token"]
 
 _CHAT_TEMPLATE_TOKENS = 48
 # Notes grow over the first chunks and then stay near their cap; replies of small models stay under it.
 _NOTES_SHARE = 0.6
+# Three sentences, the instruction and the chat template.
+_SHORTEN_TOKENS = 120
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +103,7 @@ def plan_run(
             )
     wanted: Sequence[tuple[str | None, Document]] = [(None, document)]
     if per_chapter:
-        found = chapters(document)
+        found = document.chapters()
         if not found:
             raise ConfigError(f"no chapters were found in {document.name}.", hint="Use --per book.")
         wanted = [(s.title, _only(document, s.span)) for s in found]
@@ -113,8 +117,11 @@ def plan_run(
     return RunPlan(tuple(parts), gateway.counter.name, gateway.counter.exact)
 
 
-def estimate(plan: RunPlan, limits: Limits, question_tokens: int) -> Estimate:
-    """The calls and tokens that a plan takes."""
+def estimate(plan: RunPlan, limits: Limits, question_tokens: int | None, *, quotes: bool) -> Estimate:
+    """The calls and tokens that a plan takes; `question_tokens` None for a summary, `quotes` for quoting notes."""
+    if quotes:
+        return _estimate_quotes(plan, question_tokens)
+    question_tokens = question_tokens or 0
     calls = plan.n_chunks + len(plan.parts)
     prefix = plan.n_tokens + plan.n_chunks * _CHAT_TEMPLATE_TOKENS
     tails = calls * (limits.template_tokens + question_tokens + int(limits.note_tokens * _NOTES_SHARE))
@@ -127,12 +134,25 @@ def estimate(plan: RunPlan, limits: Limits, question_tokens: int) -> Estimate:
     )
 
 
-def chapters(document: Document) -> list[Section]:
-    """The sections that `--per chapter` goes through: chapters, or the outermost ones where none is marked so."""
-    found = [s for s in document.sections if s.kind == "chapter"]
-    if not found:
-        found = [s for s in document.sections if s.level == 1 and s.kind in {"part", "section"}]
-    return found
+def seconds_per_token(runs: RunStore, model: str, notes: str) -> float | None:
+    """Model time by prompt tokens, after the newest finished run of that model and kind of notes; None without one."""
+    for record in runs.list():
+        if record.model == model and record.state == "done" and record.settings.get("notes") == notes:
+            answer = runs.answer(record.run_id)
+            if answer is not None and answer.usage.prompt_tokens:
+                return answer.usage.seconds / answer.usage.prompt_tokens
+    return None
+
+
+def _estimate_quotes(plan: RunPlan, question_tokens: int | None) -> Estimate:
+    """A call for each sentence that enters the best few; in n chunks of like worth that is k + k ln(n / k)."""
+    if question_tokens is None:
+        return Estimate(0, 0, 0, 0)
+    kept = QUOTES_KEPT
+    per_part = (kept + kept * math.log(max(1.0, len(p.chunks) / kept)) for p in plan.parts)
+    calls = round(sum(per_part))
+    prompt = calls * (_SHORTEN_TOKENS + question_tokens)
+    return Estimate(calls, prompt, calls * QUOTE_ANSWER_TOKENS, 0)
 
 
 def _advised_chunk(gateway: Gateway, settings: Settings) -> int | None:

@@ -104,6 +104,11 @@ class Document:
                 found = section
         return found
 
+    def chapters(self) -> list[Section]:
+        """The sections that are chapters, or the outermost ones where none is marked so; empty without structure."""
+        found = [s for s in self.sections if s.kind == "chapter"]
+        return found or [s for s in self.sections if s.level == 1 and s.kind in {"part", "section"}]
+
     def readable(self) -> tuple[Span, ...]:
         """What is to be read: the text without `left_out`, in order."""
         spans: list[Span] = []

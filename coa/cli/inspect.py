@@ -128,7 +128,7 @@ def _overview(found: Inspection) -> str:
         ("size", f"{found.characters:,} characters, {found.words:,} words"),
         ("tokens", f"{found.tokens:,}, {counted}"),
         ("chunks", f"{len(found.chunks):,} of at most {found.chunk_tokens:,} tokens"),
-        ("chapters", f"{len(found.sections):,} (found by {document.chapter_method})"),
+        ("chapters", f"{len(document.chapters()):,} (found by {document.chapter_method})"),
     ]
     text = table_text(rows)
     if found.sections:
