@@ -13,7 +13,7 @@ LOG := build/step-times.tsv
 COA_HOME ?= $(CURDIR)/.coa
 MODEL ?= smollm2-135m
 BOOK ?= examples/novel/the-salt-ledger.txt
-QUESTION ?= How many salt pans did Sallowhythe have between the reeds and the harbour?
+QUESTION ?= What was the bow of Orrow's brass key shaped like?
 UV_VERSION ?= 0.13.9
 
 export COA_HOME BOOK QUESTION

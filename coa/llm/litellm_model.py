@@ -161,7 +161,12 @@ class LitellmModel:
             "timeout": self._timeout_s or _timeout_for(prompt, decoding),
         }
         if self.supports_grammar:
-            body: dict[str, Any] = {"cache_prompt": False}
+            # A prefix left over in the slot would shift the borders of computed batches, and with them greedy text:
+            # a resumed run could answer otherwise than an uninterrupted one. Notes are short: no thinking aloud.
+            body: dict[str, Any] = {
+                "cache_prompt": False,
+                "chat_template_kwargs": {"enable_thinking": False},
+            }
             if decoding.grammar is not None:
                 body["grammar"] = decoding.grammar
             if decoding.repeat_penalty is not None:
