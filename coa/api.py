@@ -19,7 +19,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, TypeVar
 
-from coa.agents import Manager, QuotingManager, QuotingWorker, Worker
 from coa.answering import assembled
 from coa.config import Settings, load_settings
 from coa.diagnosis import Check, diagnose, test_model
@@ -31,6 +30,7 @@ from coa.llm.budget import Budget
 from coa.llm.gateway import Gateway, open_gateway
 from coa.planning import Plan, estimate, limits_for, plan_run, seconds_per_token
 from coa.reading import PREFIX_VERSION
+from coa.roles import DEFAULT_WORDS, Roles, roles_for
 from coa.run_notes import DiskNotes
 from coa.runs import RunPlan, RunRecord, RunStore, now
 from coa.secrets import with_secrets, without_secrets
@@ -56,7 +56,6 @@ OnEvent = Callable[[Event], None]
 Source = Document | str | Path | bytes
 _T = TypeVar("_T")
 
-_DEFAULT_WORDS = 200
 _WORDS_TO_TOKENS = 2.0
 
 
@@ -76,6 +75,7 @@ class Session:
         self._on_event = on_event
         self._stop = stop or StopSignal()
         self._gateway: Gateway | None = None
+        self._opening = asyncio.Lock()
 
     async def __aenter__(self) -> Session:
         return self
@@ -113,7 +113,7 @@ class Session:
         """
         resolved = document.language if language == "auto" else language
         return await self._run(
-            document, None, task="summarize", language=resolved, words=words or _DEFAULT_WORDS, per=per
+            document, None, task="summarize", language=resolved, words=words or DEFAULT_WORDS, per=per
         )
 
     async def resume(self, run_id: str) -> Answer:
@@ -127,7 +127,8 @@ class Session:
             return stored
         settings = Settings.model_validate({**with_secrets(record.settings, self.settings), "home": self.settings.home})
         async with Session(settings, on_event=self._on_event, stop=self._stop) as session:
-            document = self.runs.document(record.document_sha256)
+            # The same text may have been read under another name before.
+            document = replace(self.runs.document(record.document_sha256), name=record.document)
             return await session._execute(record, document, self.runs.plan(record.run_id, document))
 
     async def plan(self, document: Document, question: str | None, *, per: str = "book") -> Plan:
@@ -206,7 +207,16 @@ class Session:
             try:
                 gateway = await self._open()
                 limits = await asyncio.to_thread(limits_for, gateway, self._sized(record.words))
-                stopped = await self._read(record, document, plan, gateway, limits)
+                roles = roles_for(
+                    record,
+                    plan,
+                    await gateway.chat_model(),
+                    profile=self._profile(gateway),
+                    limits=limits,
+                    temperature=self.settings.temperature,
+                )
+                record = self.runs.with_prompts(record, {"reading_prefix": PREFIX_VERSION, **roles.prompt_digests})
+                stopped = await self._read(record, plan, roles, gateway, limits)
             except RunDrained:
                 self.runs.changed(record, "drained")
                 raise
@@ -226,40 +236,29 @@ class Session:
                 warnings=gateway.warnings,
                 seconds=time.perf_counter() - started,
             )
-            self.runs.save_answer(answer)
+            if stopped is None or answer.coverage.read:
+                self.runs.save_answer(answer)
             self.runs.changed(record, "done" if answer.coverage.complete else "partial", error=stopped)
         if stopped is not None:
             raise BudgetExceeded(
                 f"stopped by {stopped}: {answer.coverage.read} of {answer.coverage.chunks} chunks were read.",
                 hint="Start again with a higher limit.",
-                answer=answer,
+                answer=answer if answer.coverage.read else None,
             )
         return answer
 
     async def _read(
-        self, record: RunRecord, document: Document, plan: RunPlan, gateway: Gateway, limits: Limits
+        self, record: RunRecord, plan: RunPlan, roles: Roles, gateway: Gateway, limits: Limits
     ) -> str | None:
         """Runs the graph to its end; why the budget stopped it, or None."""
-        # langgraph takes a second to import: meanwhile litellm's import and the engine's load go on.
         from coa.graphs import ReadContext, strategy
         from coa.graphs.running import run_graph
 
-        model = await gateway.chat_model()
         notes = DiskNotes(self.runs, record.run_id)
-        profile, words = self._profile(gateway), record.words or _DEFAULT_WORDS
-        worker: Worker | QuotingWorker
-        manager: Manager | QuotingManager
-        if profile.quotes:
-            worker = QuotingWorker(model, [c for p in plan.parts for c in p.chunks])
-            manager = QuotingManager(model, words=words)
-        else:
-            language, heat = record.language, self.settings.temperature
-            worker = Worker(model, limits, profile, language=language, temperature=heat)
-            manager = Manager(model, limits, profile, language=language, words=words, temperature=heat)
         context = ReadContext(
             parts=plan.parts,
-            worker=worker,
-            manager=manager,
+            worker=roles.worker,
+            manager=roles.manager,
             notes=notes,
             budget=Budget(self.settings.max_calls, self.settings.max_tokens_total, self.settings.max_cost_usd),
             spent=notes.spent,
@@ -267,15 +266,12 @@ class Session:
             worker_tokens=limits.worker_tokens,
             manager_tokens=limits.manager_tokens,
         )
-        record = self.runs.with_prompts(
-            record, {"reading_prefix": PREFIX_VERSION, **worker.prompt_digests, **manager.prompt_digests}
-        )
         for warning in gateway.warnings:
             self._emit(WarningRaised(warning))
         self._emit(
             RunStarted(
                 run_id=record.run_id,
-                document=document.name,
+                document=record.document,
                 strategy=record.strategy,
                 model=record.model,
                 n_chunks=plan.n_chunks,
@@ -294,11 +290,12 @@ class Session:
         )
 
     async def _open(self, *, calls: bool = True) -> Gateway:
-        if self._gateway is None:
-            self._gateway = await open_gateway(
-                self.settings, calls=calls, on_stage=lambda stage: self._emit(StageChanged(stage))
-            )
-        return self._gateway
+        async with self._opening:  # questions asked side by side share one engine
+            if self._gateway is None:
+                self._gateway = await open_gateway(
+                    self.settings, calls=calls, on_stage=lambda stage: self._emit(StageChanged(stage))
+                )
+            return self._gateway
 
     def _profile(self, gateway: Gateway) -> ReadingProfile:
         """The model's profile, with the notes that the settings ask for."""
@@ -308,7 +305,7 @@ class Session:
 
     def _sized(self, words: int | None) -> Settings:
         """The settings with room for a summary of `words` words."""
-        if words is None or self.settings.answer_tokens is not None or words <= _DEFAULT_WORDS:
+        if words is None or self.settings.answer_tokens is not None or words <= DEFAULT_WORDS:
             return self.settings
         return self.settings.model_copy(update={"answer_tokens": int(words * _WORDS_TO_TOKENS)})
 

@@ -9,10 +9,11 @@ import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from coa.errors import StorageError
 
-__all__ = ["append_line", "read_lines", "storage_errors", "write_atomically"]
+__all__ = ["append_line", "read_json", "read_lines", "storage_errors", "write_atomically"]
 
 
 @contextlib.contextmanager
@@ -69,6 +70,16 @@ def append_line(path: Path, value: object) -> None:
             with contextlib.suppress(OSError):
                 file.truncate(end)
             raise
+
+
+def read_json(path: Path) -> Any:
+    """What a file written by `write_atomically` holds. Raises: StorageError, also when it is no JSON."""
+    with storage_errors(path):
+        data = path.read_bytes()
+    try:
+        return json.loads(data)
+    except ValueError as error:
+        raise StorageError(f"{path}: is damaged ({error}).", hint="Remove the run and start it again.") from error
 
 
 def read_lines(path: Path) -> list[dict[str, object]]:

@@ -28,83 +28,29 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any, Literal
 
-from coa.errors import ConfigError, RunNotFound, StorageError
-from coa.run_files import append_line, read_lines, storage_errors, write_atomically
-from coa.types import (
-    Answer,
-    Chunk,
-    Citation,
-    Coverage,
-    Document,
-    LeftOut,
-    Note,
-    Section,
-    SkippedChunk,
-    Span,
-    Usage,
+from coa.errors import ConfigError, RunNotFound
+from coa.run_files import append_line, read_json, read_lines, storage_errors, write_atomically
+from coa.run_format import (
+    FORMAT,
+    Part,
+    PartAnswer,
+    RunPlan,
+    StoredNote,
+    answer_from_json,
+    document_from_json,
+    note_from_json,
+    part_answer_from_json,
+    plan_from_json,
+    plan_to_json,
 )
+from coa.types import Answer, Document, Note
 
 __all__ = ["Part", "PartAnswer", "RunPlan", "RunRecord", "RunState", "RunStore", "StoredNote"]
 
 RunState = Literal["running", "interrupted", "drained", "failed", "done", "partial"]
 """A stored "running" without a process that holds the lock reads as "interrupted": it was killed."""
-_FORMAT = 1
 _LOCK_TRIES = 5
 _LOCK_WAIT_S = 0.02
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """A stretch of the document that gets an answer of its own: the book, or a chapter."""
-
-    title: str | None
-    chunks: tuple[Chunk, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class RunPlan:
-    """What a run reads."""
-
-    parts: tuple[Part, ...]
-    tokenizer: str
-    exact: bool
-
-    @property
-    def n_chunks(self) -> int:
-        """Chunks of all parts."""
-        return sum(len(p.chunks) for p in self.parts)
-
-    @property
-    def n_tokens(self) -> int:
-        """Tokens of all chunks, as rendered."""
-        return sum(c.n_tokens for p in self.parts for c in p.chunks)
-
-
-@dataclass(frozen=True, slots=True)
-class StoredNote:
-    """What became of one chunk."""
-
-    part: int
-    chunk: int
-    """Index within the part."""
-    text: str
-    """The unit after the chunk."""
-    unit_chunk: int
-    informative: bool
-    usage: Usage
-    seconds: float = 0.0
-    cause: str | None = None
-    """Why the chunk was skipped; None when it was read."""
-
-
-@dataclass(frozen=True, slots=True)
-class PartAnswer:
-    """The manager's reply for one part, sentence ids still in it."""
-
-    text: str
-    truncated: bool
-    """True when it was cut off at the token cap."""
-    usage: Usage
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +90,7 @@ class RunStore:
     def create(self, record: RunRecord, document: Document, plan: RunPlan) -> None:
         """Stores a new run, whole, before its first call. Raises: StorageError."""
         self.save_document(document)
-        write_atomically(self.path(record.run_id) / "plan.json", json.dumps(_plan_to_json(plan)))
+        write_atomically(self.path(record.run_id) / "plan.json", json.dumps(plan_to_json(plan)))
         self.save(record)
 
     def new_id(self) -> str:
@@ -153,7 +99,7 @@ class RunStore:
 
     def save(self, record: RunRecord) -> None:
         """Writes the record. Raises: StorageError."""
-        text = json.dumps({"format": _FORMAT, **asdict(record)}, ensure_ascii=False, indent=1)
+        text = json.dumps({"format": FORMAT, **asdict(record)}, ensure_ascii=False, indent=1)
         write_atomically(self.path(record.run_id) / "run.json", text)
 
     def changed(self, record: RunRecord, state: RunState, *, error: str | None = None) -> RunRecord:
@@ -200,10 +146,7 @@ class RunStore:
 
     def plan(self, run_id: str, document: Document) -> RunPlan:
         """The stored plan of a run over `document`. Raises: StorageError."""
-        path = self.path(run_id) / "plan.json"
-        with storage_errors(path):
-            text = path.read_text(encoding="utf-8")
-        return _plan_from_json(json.loads(text), document)
+        return plan_from_json(read_json(self.path(run_id) / "plan.json"), document)
 
     def notes(self, run_id: str) -> list[Note]:
         """The units after each chunk, in reading order."""
@@ -216,7 +159,7 @@ class RunStore:
     def stored_notes(self, run_id: str) -> list[StoredNote]:
         """What became of each chunk, in reading order."""
         lines = read_lines(self.path(run_id) / "notes.jsonl")
-        return [_note_from_json(line) for line in lines if line.get("kind") == "note"]
+        return [note_from_json(line) for line in lines if line.get("kind") == "note"]
 
     def n_done(self, run_id: str) -> int:
         """Chunks that are finished."""
@@ -234,10 +177,9 @@ class RunStore:
         """The answer of each part that has one."""
         found: dict[int, PartAnswer] = {}
         for line in read_lines(self.path(run_id) / "notes.jsonl"):
-            if line.pop("kind", None) == "answer":
-                values: dict[str, Any] = line
-                usage = Usage(**values["usage"])
-                found[values["part"]] = PartAnswer(values["text"], values["truncated"], usage)
+            if line.get("kind") == "answer":
+                part, answer = part_answer_from_json(line)
+                found[part] = answer
         return found
 
     def with_prompts(self, record: RunRecord, prompts: Mapping[str, str]) -> RunRecord:
@@ -257,8 +199,7 @@ class RunStore:
         path = self.path(run_id) / "answer.json"
         if not path.exists():
             return None
-        with storage_errors(path):
-            return _answer_from_json(json.loads(path.read_text(encoding="utf-8")))
+        return answer_from_json(read_json(path))
 
     def save_document(self, document: Document) -> None:
         """Stores a document under the digest of its text, once. Raises: StorageError."""
@@ -268,13 +209,7 @@ class RunStore:
 
     def document(self, sha256: str) -> Document:
         """The stored document. Raises: StorageError."""
-        path = self._document_path(sha256)
-        with storage_errors(path):
-            raw = json.loads(path.read_text(encoding="utf-8"))
-        raw["sections"] = tuple(Section(**{**s, "span": Span(*s["span"])}) for s in raw["sections"])
-        raw["left_out"] = tuple(LeftOut(**{**p, "span": Span(*p["span"])}) for p in raw["left_out"])
-        raw["warnings"] = tuple(raw["warnings"])
-        return Document(**raw)
+        return document_from_json(read_json(self._document_path(sha256)))
 
     def list(self) -> list[RunRecord]:
         """All runs, newest first; folders without a readable record are left out."""
@@ -357,48 +292,3 @@ class _RunLock:
 def now() -> str:
     """The time in UTC, ISO 8601, whole seconds."""
     return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def _plan_to_json(plan: RunPlan) -> dict[str, object]:
-    def chunk(c: Chunk) -> list[object]:
-        return [c.span.start, c.n_tokens, [s.start for s in c.sentences], c.span.end]
-
-    return {
-        "format": _FORMAT,
-        "tokenizer": plan.tokenizer,
-        "exact": plan.exact,
-        "parts": [{"title": p.title, "chunks": [chunk(c) for c in p.chunks]} for p in plan.parts],
-    }
-
-
-def _plan_from_json(raw: Mapping[str, Any], document: Document) -> RunPlan:
-    if raw.get("format") != _FORMAT:
-        raise StorageError("the run was made by another version of coa.", hint="Start it again.")
-    tokenizer, exact = str(raw["tokenizer"]), bool(raw["exact"])
-    parts = []
-    for part in raw["parts"]:
-        chunks = []
-        for index, (start, n_tokens, starts, end) in enumerate(part["chunks"]):
-            sentences = tuple(Span(a, b) for a, b in zip(starts, [*starts[1:], end], strict=True))
-            text = document.text[start:end]
-            chunks.append(Chunk(index, text, Span(start, end), sentences, n_tokens, tokenizer, exact))
-        parts.append(Part(part["title"], tuple(chunks)))
-    return RunPlan(tuple(parts), tokenizer, exact)
-
-
-def _note_from_json(line: Mapping[str, Any]) -> StoredNote:
-    values = {k: v for k, v in line.items() if k != "kind"}
-    values["usage"] = Usage(**values["usage"])
-    return StoredNote(**values)
-
-
-def _answer_from_json(raw: dict[str, Any]) -> Answer:
-    coverage = raw["coverage"]
-    raw["coverage"] = Coverage(
-        coverage["chunks"], coverage["read"], tuple(SkippedChunk(**s) for s in coverage["skipped"])
-    )
-    raw["usage"] = Usage(**raw["usage"])
-    raw["citations"] = tuple(Citation(**c) for c in raw["citations"])
-    raw["notes"] = tuple(Note(**n) for n in raw["notes"])
-    raw["warnings"] = tuple(raw["warnings"])
-    return Answer(**raw)

@@ -64,6 +64,7 @@ class Gateway:
                 self.begin_import()
             assert self._litellm is not None  # noqa: S101 - set by begin_import
             await self._litellm
+        if self._model is None:  # another call may have made it meanwhile
             others = _other_groups(self.settings, self.group.name)
             self._model = LitellmModel(
                 self.group,

@@ -1,0 +1,42 @@
+"""Which worker and which manager read a run."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from coa.agents import Manager, QuotingManager, QuotingWorker, Worker
+from coa.limits import Limits, ReadingProfile
+from coa.llm.chat import ChatModel
+from coa.runs import RunPlan, RunRecord
+
+__all__ = ["DEFAULT_WORDS", "Roles", "roles_for"]
+
+DEFAULT_WORDS = 200
+"""Of a summary, about."""
+
+
+class Roles(NamedTuple):
+    """The agents of a chain."""
+
+    worker: Worker | QuotingWorker
+    manager: Manager | QuotingManager
+
+    @property
+    def prompt_digests(self) -> dict[str, str]:
+        """Prompt names and the digests of their files, for the run's record."""
+        return {**self.worker.prompt_digests, **self.manager.prompt_digests}
+
+
+def roles_for(
+    record: RunRecord, plan: RunPlan, model: ChatModel, *, profile: ReadingProfile, limits: Limits, temperature: float
+) -> Roles:
+    """The agents for what `record` asks and what `profile` says of the model."""
+    words = record.words or DEFAULT_WORDS
+    if profile.quotes:
+        return Roles(
+            QuotingWorker(model, [c for p in plan.parts for c in p.chunks]), QuotingManager(model, words=words)
+        )
+    return Roles(
+        Worker(model, limits, profile, language=record.language, temperature=temperature),
+        Manager(model, limits, profile, language=record.language, words=words, temperature=temperature),
+    )

@@ -1,0 +1,147 @@
+"""What a run keeps: its plan and notes as values, and their JSON.
+
+Chunks are stored as offsets, never as text: the document lies beside the runs, and its digest is in the record.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from coa.errors import StorageError
+from coa.types import Answer, Chunk, Citation, Coverage, Document, LeftOut, Note, Section, SkippedChunk, Span, Usage
+
+__all__ = [
+    "FORMAT",
+    "Part",
+    "PartAnswer",
+    "RunPlan",
+    "StoredNote",
+    "answer_from_json",
+    "document_from_json",
+    "note_from_json",
+    "part_answer_from_json",
+    "plan_from_json",
+    "plan_to_json",
+]
+
+FORMAT = 1
+"""Of a run's files; one of another number is refused rather than misread."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A stretch of the document that gets an answer of its own: the book, or a chapter."""
+
+    title: str | None
+    chunks: tuple[Chunk, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RunPlan:
+    """What a run reads."""
+
+    parts: tuple[Part, ...]
+    tokenizer: str
+    exact: bool
+
+    @property
+    def n_chunks(self) -> int:
+        """Chunks of all parts."""
+        return sum(len(p.chunks) for p in self.parts)
+
+    @property
+    def n_tokens(self) -> int:
+        """Tokens of all chunks, as rendered."""
+        return sum(c.n_tokens for p in self.parts for c in p.chunks)
+
+
+@dataclass(frozen=True, slots=True)
+class StoredNote:
+    """What became of one chunk."""
+
+    part: int
+    chunk: int
+    """Index within the part."""
+    text: str
+    """The unit after the chunk."""
+    unit_chunk: int
+    informative: bool
+    usage: Usage
+    seconds: float = 0.0
+    cause: str | None = None
+    """Why the chunk was skipped; None when it was read."""
+
+
+@dataclass(frozen=True, slots=True)
+class PartAnswer:
+    """The manager's reply for one part, sentence ids still in it."""
+
+    text: str
+    truncated: bool
+    """True when it was cut off at the token cap."""
+    usage: Usage
+
+
+def plan_to_json(plan: RunPlan) -> dict[str, object]:
+    """The plan as JSON values: for each chunk its start, tokens, sentence starts and end."""
+
+    def chunk(c: Chunk) -> list[object]:
+        return [c.span.start, c.n_tokens, [s.start for s in c.sentences], c.span.end]
+
+    return {
+        "format": FORMAT,
+        "tokenizer": plan.tokenizer,
+        "exact": plan.exact,
+        "parts": [{"title": p.title, "chunks": [chunk(c) for c in p.chunks]} for p in plan.parts],
+    }
+
+
+def plan_from_json(raw: Mapping[str, Any], document: Document) -> RunPlan:
+    """The plan over `document` that `plan_to_json` gave. Raises: StorageError for another version's."""
+    if raw.get("format") != FORMAT:
+        raise StorageError("the run was made by another version of coa.", hint="Start it again.")
+    tokenizer, exact = str(raw["tokenizer"]), bool(raw["exact"])
+    parts = []
+    for part in raw["parts"]:
+        chunks = []
+        for index, (start, n_tokens, starts, end) in enumerate(part["chunks"]):
+            sentences = tuple(Span(a, b) for a, b in zip(starts, [*starts[1:], end], strict=True))
+            text = document.text[start:end]
+            chunks.append(Chunk(index, text, Span(start, end), sentences, n_tokens, tokenizer, exact))
+        parts.append(Part(part["title"], tuple(chunks)))
+    return RunPlan(tuple(parts), tokenizer, exact)
+
+
+def note_from_json(line: Mapping[str, Any]) -> StoredNote:
+    """The note of a line whose kind is "note"."""
+    values = {k: v for k, v in line.items() if k != "kind"}
+    values["usage"] = Usage(**values["usage"])
+    return StoredNote(**values)
+
+
+def part_answer_from_json(line: Mapping[str, Any]) -> tuple[int, PartAnswer]:
+    """The part's number and its answer, of a line whose kind is "answer"."""
+    return line["part"], PartAnswer(line["text"], line["truncated"], Usage(**line["usage"]))
+
+
+def document_from_json(raw: dict[str, Any]) -> Document:
+    """The document whose `asdict` is `raw`."""
+    raw["sections"] = tuple(Section(**{**s, "span": Span(*s["span"])}) for s in raw["sections"])
+    raw["left_out"] = tuple(LeftOut(**{**p, "span": Span(*p["span"])}) for p in raw["left_out"])
+    raw["warnings"] = tuple(raw["warnings"])
+    return Document(**raw)
+
+
+def answer_from_json(raw: dict[str, Any]) -> Answer:
+    """The answer whose `asdict` is `raw`."""
+    coverage = raw["coverage"]
+    raw["coverage"] = Coverage(
+        coverage["chunks"], coverage["read"], tuple(SkippedChunk(**s) for s in coverage["skipped"])
+    )
+    raw["usage"] = Usage(**raw["usage"])
+    raw["citations"] = tuple(Citation(**c) for c in raw["citations"])
+    raw["notes"] = tuple(Note(**n) for n in raw["notes"])
+    raw["warnings"] = tuple(raw["warnings"])
+    return Answer(**raw)
