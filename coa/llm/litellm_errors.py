@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import re
+from collections.abc import Sequence
 
 from coa.errors import (
     AuthenticationFailed,
@@ -15,6 +17,7 @@ from coa.errors import (
     ModelUnavailable,
     RateLimited,
 )
+from coa.types import Usage
 
 __all__ = ["translated"]
 
@@ -54,15 +57,27 @@ _HINTS: dict[type[ModelError], str] = {
 
 _CONTEXT_WORDS = ("context length", "context window", "context size", "maximum context", "exceed_context", "n_ctx")
 _LINE = 300
+_LONGEST_CHAIN = 8
+# "litellm.RateLimitError: RateLimitError: OpenAIException - " says three times what our class says.
+_CLASSES = re.compile(r"^(?:(?:litellm\.|openai\.)?\w*(?:Error|Timeout|Exception)(?::| -) +)+")
+_ADVICE = re.compile(r"\s*(?:LiteLLM: model group|model=\S+ context_window_fallbacks=).*", re.DOTALL)
 
 
-def translated(error: Exception, *, deployment: str | None) -> ModelError:
-    """The `ModelError` that stands for `error`; to be raised `from` it."""
+def translated(
+    error: Exception, *, deployment: str | None, secrets: Sequence[str] = (), usage: Usage | None = None
+) -> ModelError:
+    """The `ModelError` that stands for `error`; to be raised `from` it.
+
+    `secrets` are blotted out of its message: servers repeat a wrong key. `usage` is what was paid before.
+    """
     if isinstance(error, ModelError):
         return error
     names = [cls.__name__ for cls in type(error).__mro__]
     kind = next((_BY_NAME[name] for name in names if name in _BY_NAME), None)
-    text = _one_line(str(error)) or type(error).__name__
+    text = str(error)
+    for secret in secrets:
+        text = text.replace(secret, "********")
+    text = _one_line(text) or type(error).__name__
     if kind is ModelError and any(word in text.lower() for word in _CONTEXT_WORDS):
         kind = ContextOverflow
     if kind is None:
@@ -72,23 +87,28 @@ def translated(error: Exception, *, deployment: str | None) -> ModelError:
         f"the call to {deployment or 'the model'} failed: {text}.",
         hint=_HINTS.get(kind),
         deployment=deployment,
+        usage=usage,
         retry_after_s=_retry_after(error),
     )
 
 
 def _one_line(text: str) -> str:
-    line = " ".join(text.split()).rstrip(".")
-    for prefix in ("litellm.", "openai."):
-        line = line.removeprefix(prefix)
+    line = " ".join(_CLASSES.sub("", _ADVICE.sub("", text)).split()).rstrip(".")
     return line if len(line) <= _LINE else line[: _LINE - 1] + "…"
 
 
-def _retry_after(error: Exception) -> float | None:
-    response = getattr(error, "response", None)
-    headers = getattr(response, "headers", None) or getattr(error, "headers", None)
-    if headers is None:
-        return None
-    try:
-        return max(0.0, float(headers.get("retry-after")))
-    except (TypeError, ValueError, AttributeError):
-        return None
+def _retry_after(error: BaseException) -> float | None:
+    """Seconds, by the headers of the error or of what it was raised from; litellm's own errors lack them."""
+    current: BaseException | None = error
+    for _ in range(_LONGEST_CHAIN):
+        if current is None:
+            return None
+        for holder in (current, getattr(current, "response", None)):
+            for name in ("litellm_response_headers", "headers"):
+                headers = getattr(holder, name, None)
+                try:
+                    return max(0.0, float(headers["retry-after"]))  # type: ignore[index] # None is caught
+                except (TypeError, ValueError, KeyError, AttributeError):
+                    continue
+        current = current.__cause__
+    return None

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import math
 import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -15,9 +17,10 @@ from tenacity.wait import wait_random_exponential
 from coa.errors import BadOutput, ContentRefused, ModelError
 from coa.llm.chat import Completion, Decoding, FinishReason, OnText, visible_text
 from coa.llm.deployments import ModelGroup
+from coa.llm.litellm_clients import ClientLease
 from coa.llm.litellm_errors import translated
 from coa.reading import Prompt
-from coa.types import CallUsage
+from coa.types import CallUsage, Usage
 
 __all__ = ["LitellmModel", "load_litellm"]
 
@@ -36,6 +39,8 @@ _SLOW_READING = 20.0
 _SLOW_WRITING = 2.0
 _CHARS_PER_TOKEN = 3.0
 _BASE_TIMEOUT_S = 60.0
+# litellm keeps a client, with connections of its own, for each timeout that it is given.
+_TIMEOUT_STEP_S = 240.0
 
 
 class _EmptyReply(BadOutput):
@@ -62,6 +67,10 @@ def load_litellm() -> ModuleType:
     litellm.disable_hf_tokenizer_download = True
     litellm.suppress_debug_info = True
     litellm.telemetry = False
+    if not os.environ.get("LITELLM_LOG"):
+        # It prints failed calls to stderr before it raises them; they are told once, by our own errors.
+        for name in ("LiteLLM", "LiteLLM Router"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)
     return litellm
 
 
@@ -92,7 +101,9 @@ class LitellmModel:
         self._timeout_s = timeout_s
         self._retries = retries
         self._sleep = sleep
+        self._lease: ClientLease | None = None
         groups = (group, *other_groups)
+        self._secrets = tuple(d.api_key for g in groups for d in g.deployments if d.api_key)
         settings: dict[str, object] = {**(router_settings or {})}
         settings["num_retries"] = 0
         if len(group.deployments) == 1 and not other_groups:
@@ -104,6 +115,8 @@ class LitellmModel:
 
     async def complete(self, prompt: Prompt, decoding: Decoding, *, on_text: OnText | None = None) -> Completion:
         """The reply; see `ChatModel.complete`."""
+        if self._lease is None:
+            self._lease = ClientLease(self._litellm)
         emit = _Emitter(on_text) if on_text is not None else None
         spent: list[CallUsage] = []
         retrying = AsyncRetrying(
@@ -122,10 +135,13 @@ class LitellmModel:
         return completion
 
     async def close(self) -> None:
-        """Lets go of the Router's connections."""
+        """Lets go of the Router, and of connections that no other model of this event loop uses."""
         discard = getattr(self._router, "discard", None)
         if discard is not None:
             discard()
+        lease, self._lease = self._lease, None
+        if lease is not None:
+            await lease.release()
 
     async def _call(
         self, prompt: Prompt, decoding: Decoding, emit: _Emitter | None, spent: list[CallUsage], attempt: int
@@ -140,16 +156,18 @@ class LitellmModel:
                 stream = await self._router.acompletion(**request, stream=True, stream_options={"include_usage": True})
                 reply = await _streamed(stream, emit)
         except Exception as error:  # the one place where litellm's many exceptions become ours
-            raise translated(error, deployment=self.name) from error
+            raise translated(error, deployment=self.name, secrets=self._secrets, usage=_usage_of(spent)) from error
         deployment = str(reply.hidden.get("model_id") or self.group.deployments[0].id)
         spent.append(self._usage(reply))
         usage = _total(spent)
         text = visible_text(reply.raw)
         finish: FinishReason = _FINISH.get(reply.finish or "", "other")
         if finish == "content_filter":
-            raise ContentRefused(f"{self.name} refused to answer (content filter).", deployment=deployment, usage=None)
+            raise ContentRefused(
+                f"{self.name} refused to answer (content filter).", deployment=deployment, usage=_usage_of(spent)
+            )
         if not text and finish != "length":
-            raise _EmptyReply(f"{self.name} gave an empty reply.", deployment=deployment)
+            raise _EmptyReply(f"{self.name} gave an empty reply.", deployment=deployment, usage=_usage_of(spent))
         return Completion(text, finish, usage, deployment, time.perf_counter() - started, attempt)
 
     def _request(self, prompt: Prompt, decoding: Decoding) -> dict[str, Any]:
@@ -175,12 +193,13 @@ class LitellmModel:
         return request
 
     def _usage(self, reply: _Reply) -> CallUsage:
-        usage = reply.usage
-        details = getattr(usage, "prompt_tokens_details", None)
+        """What the server reports; numbers that cannot be (below 0, more cached than sent) are held to what can."""
+        details = getattr(reply.usage, "prompt_tokens_details", None)
+        n_prompt = _count(reply.usage, "prompt_tokens")
         return CallUsage(
-            prompt_tokens=int(getattr(usage, "prompt_tokens", 0) or 0),
-            cached_tokens=int(getattr(details, "cached_tokens", 0) or 0),
-            completion_tokens=int(getattr(usage, "completion_tokens", 0) or 0),
+            prompt_tokens=n_prompt,
+            cached_tokens=min(n_prompt, _count(details, "cached_tokens")),
+            completion_tokens=_count(reply.usage, "completion_tokens"),
             cost_usd=0.0 if self._local else self._cost(reply),
         )
 
@@ -266,7 +285,21 @@ def _wait(state: RetryCallState) -> float:
 
 def _timeout_for(prompt: Prompt, decoding: Decoding) -> float:
     n_prompt = (len(prompt.system) + len(prompt.prefix) + len(prompt.tail)) / _CHARS_PER_TOKEN
-    return _BASE_TIMEOUT_S + n_prompt / _SLOW_READING + decoding.max_tokens / _SLOW_WRITING
+    seconds = _BASE_TIMEOUT_S + n_prompt / _SLOW_READING + decoding.max_tokens / _SLOW_WRITING
+    return math.ceil(seconds / _TIMEOUT_STEP_S) * _TIMEOUT_STEP_S
+
+
+def _count(source: Any, name: str) -> int:
+    value = getattr(source, name, 0)
+    return max(0, int(value)) if isinstance(value, int | float) else 0
+
+
+def _usage_of(calls: list[CallUsage]) -> Usage | None:
+    """What was paid for replies that were of no use; None for none."""
+    total = Usage()
+    for call in calls:
+        total = total.plus(call)
+    return total if calls else None
 
 
 def _total(usages: list[CallUsage]) -> CallUsage:

@@ -1,0 +1,69 @@
+"""Closing the HTTP clients that litellm keeps.
+
+litellm caches one client for each provider, key and timeout, by event loop, and leaves them open for good:
+"unclosed client session" at exit, and in a service that opens models again and again a growing pile of
+sockets. Its own `close_litellm_async_clients` closes those of every loop and of a host's own calls as well, so
+only what came into the cache while models of ours were open on this loop is closed here, by the last of them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+from weakref import WeakKeyDictionary
+
+__all__ = ["ClientLease"]
+
+
+@dataclass
+class _Loop:
+    n_open: int
+    before: frozenset[str]
+
+
+_loops: WeakKeyDictionary[asyncio.AbstractEventLoop, _Loop] = WeakKeyDictionary()
+
+
+class ClientLease:
+    """One model's share in the clients of the running event loop."""
+
+    def __init__(self, litellm: ModuleType) -> None:
+        """Has to be made on the event loop that calls are made on."""
+        self._clients: dict[str, Any] = getattr(litellm.in_memory_llm_clients_cache, "cache_dict", {})
+        self._loop = asyncio.get_running_loop()
+        self._released = False
+        shared = _loops.setdefault(self._loop, _Loop(0, frozenset(self._of_loop())))
+        shared.n_open += 1
+
+    async def release(self) -> None:
+        """Closes the clients when no other model of this loop is open; may be called again."""
+        if self._released:
+            return
+        self._released = True
+        shared = _loops[self._loop]
+        shared.n_open -= 1
+        if shared.n_open:
+            return
+        del _loops[self._loop]
+        for key in self._of_loop():
+            if key not in shared.before:
+                await _close(self._clients.pop(key, None))
+        await asyncio.sleep(0)  # a socket's transport ends one turn of the loop after its session
+
+    def _of_loop(self) -> list[str]:
+        return [key for key in self._clients if str(key).endswith(f"-{id(self._loop)}")]
+
+
+async def _close(client: object) -> None:
+    close = getattr(client, "aclose", None) or getattr(client, "close", None)
+    if close is None:
+        return
+    try:
+        closing = close()
+        if inspect.isawaitable(closing):
+            await closing
+    except Exception:  # noqa: S110 - a connection that cannot even be closed is of no further use
+        pass
