@@ -8,13 +8,12 @@ figure says how much of the answer's own words those places hold.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from coa.agents.lexical import SentenceRanker, content_words
-from coa.agents.references import Reference, references, without_references
+from coa.agents.references import Reference, references, renumbered, without_references
 from coa.types import Chunk, Citation, Document, Span
 
 __all__ = ["Grounding", "ground"]
@@ -57,7 +56,7 @@ def ground(
     sentences = [s for c in chunks for s in c.sentences]
     ranker = SentenceRanker([document.text[s.start : s.end] for s in sentences])
     if named:
-        text = _renumbered(answer, named, first)
+        text = renumbered(answer, {reference: n for n, reference in enumerate(named, first)})
         others = [r for r in quoted or () if r not in named and _exists(r, chunks)][: max(0, most - len(named))]
         origin: Origin = "model" if quoted is None else "located"
         citations = tuple(_citation(document, _span(r, chunks), origin=origin) for r in [*named, *others])
@@ -116,13 +115,3 @@ def _citation(document: Document, sentence: Span, *, origin: Origin, score: floa
         origin=origin,
         score=score,
     )
-
-
-def _renumbered(answer: str, named: Sequence[Reference], first: int) -> str:
-    places = {reference: n for n, reference in enumerate(named, first)}
-
-    def replace(match: re.Match[str]) -> str:
-        numbers = [places[r] for r in references(match.group()) if r in places]
-        return "".join(f"[{n}]" for n in numbers)
-
-    return re.sub(r" +([.,;:!?])", r"\1", re.sub(r"[\[【][\d.,;\s–-]+[\]】]", replace, answer)).strip()

@@ -13,7 +13,7 @@ from coa.agents.languages import is_wide, write_in
 from coa.agents.prompting import PromptTemplate
 from coa.limits import Limits, ReadingProfile
 from coa.llm.chat import ChatModel, Decoding, OnText
-from coa.reading import Prompt
+from coa.reading import Prompt, harmless
 from coa.types import CommunicationUnit, Usage
 
 __all__ = ["Manager", "ManagerReply"]
@@ -74,11 +74,11 @@ class Manager:
             if on_text is not None:
                 on_text(NOTHING_FOUND)
             return ManagerReply(NOTHING_FOUND, False, Usage())
-        language = write_in(self._language)
+        common = {"notes": harmless(unit.text), "language": write_in(self._language)}
         tail = (
-            self._without.render(notes=unit.text, words=str(self._words), language=language)
+            self._without.render(words=str(self._words), **common)
             if query is None
-            else self._with_question.render(notes=unit.text, question=query, language=language)
+            else self._with_question.render(question=harmless(query), **common)
         )
         bounded = self.model.supports_grammar and self._profile.bounded
         limit = self._limits.answer_tokens

@@ -17,11 +17,12 @@ from dataclasses import dataclass
 from coa.agents.lexical import SentenceRanker, content_words
 from coa.agents.manager import NOTHING_FOUND, ManagerReply
 from coa.agents.prompting import PromptTemplate
-from coa.agents.references import Reference
+from coa.agents.references import Reference, without_references
 from coa.agents.worker import WorkerReply
+from coa.errors import ModelError
 from coa.limits import ReadingProfile
 from coa.llm.chat import ChatModel, Decoding, OnText
-from coa.reading import Prompt, render_text
+from coa.reading import Prompt, harmless, render_text
 from coa.types import Chunk, CommunicationUnit, Usage
 
 __all__ = ["QUOTES_KEPT", "QUOTE_ANSWER_TOKENS", "Quote", "QuotingManager", "QuotingWorker", "quotes_of"]
@@ -35,6 +36,8 @@ QUOTE_ANSWER_TOKENS = 48
 _LEAST_COVERAGE = 0.3
 _WORDS_PER_SENTENCE = 22
 _BEFORE_NOUNS = frozenset({"a", "an", "the", "of", "in", "on", "at", "to", "by", "from", "with", "his", "her", "their"})
+
+_NEGATIONS = frozenset({"not", "no", "never", "nicht", "kein", "keine", "nie", "pas", "jamais", "nunca"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,17 +138,22 @@ class QuotingWorker:
     async def _shortened(self, at: int, query: str, usage: Usage) -> tuple[str, Usage]:
         """The model's answer from one sentence and its neighbours; empty where they do not hold its words."""
         around = " ".join(self._sentences[max(0, at - 1) : at + 2])
-        tail = self._shorten.render(text=around, question=query)
-        completion = await self.model.complete(Prompt(tail=tail), Decoding(QUOTE_ANSWER_TOKENS))
+        tail = self._shorten.render(text=around, question=harmless(query))
+        try:
+            completion = await self.model.complete(Prompt(tail=tail), Decoding(QUOTE_ANSWER_TOKENS))
+        except ModelError as error:
+            error.usage = usage.merged(error.usage or Usage())
+            raise
         usage = usage.plus(completion.usage, seconds=completion.seconds)
         said = render_text(completion.text)
         new = content_words(said) - content_words(query)
         held = content_words(around)
-        supported = bool(new) and new <= held
+        supported = bool(new) and new <= held and _negations(said) <= _negations(around) | _negations(query)
         return (_without_echo(said, query) if supported and completion.finish_reason == "stop" else ""), usage
 
     def _quote(self, at: int) -> str:
-        text = self._sentences[at].replace(" => ", " = ")
+        # The unit's own arrow, and brackets that would read as ids, must not come from the source.
+        text = without_references(self._sentences[at].replace("=>", "= >"))
         return text if len(text) <= _LONGEST_QUOTE else text[: _LONGEST_QUOTE - 1] + "…"
 
 
@@ -183,6 +191,11 @@ class QuotingManager:
 def _is_heading(sentence: str) -> bool:
     """True for lines without an end mark: headings, names of authors, entries of tables."""
     return _END_MARK.search(sentence) is None
+
+
+def _negations(text: str) -> frozenset[str]:
+    """The words of `text` that turn it round; as function words they are no content words."""
+    return _NEGATIONS & {w.casefold() for w in text.replace("n't", " not").replace("n’t", " not").split()}
 
 
 def _without_echo(said: str, query: str) -> str:

@@ -7,11 +7,13 @@ chunk alone. In notes it becomes `[3.7]` (chunk 3, sentence 7, both from 1), so 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import NamedTuple
 
-__all__ = ["Reference", "qualify", "references", "without_references"]
+__all__ = ["Reference", "qualify", "references", "renumbered", "without_references"]
 
-_BRACKET = re.compile(r"[\[【]\s*(\d+(?:\.\d+)?(?:\s*[,;–-]\s*\d+(?:\.\d+)?)*)\s*[\]】]")
+_N = r"\d{1,6}"
+_BRACKET = re.compile(rf"[\[【]\s*({_N}(?:\.{_N})?(?:\s*[,;–-]\s*{_N}(?:\.{_N})?)*)\s*[\]】]")
 _ITEM = re.compile(r"(\d+)(?:\.(\d+))?")
 _RANGE = re.compile(r"(\d+)(?:\.(\d+))?\s*[–-]\s*(?:(\d+)\.)?(\d+)")
 _LONGEST_RANGE = 12
@@ -43,7 +45,10 @@ def qualify(note: str, *, chunk: int, n_sentences: int, known: frozenset[Referen
                 kept.append(reference)
         return "".join(str(r) for r in kept)
 
-    return _tidy(_BRACKET.sub(replace, note))
+    # What is left after an id was dropped may look like one: "[1[99]2]", "[12 .5]".
+    while (changed := _tidy(_BRACKET.sub(replace, note))) != note:
+        note = changed
+    return note
 
 
 def references(text: str) -> list[Reference]:
@@ -57,7 +62,19 @@ def references(text: str) -> list[Reference]:
 
 def without_references(text: str) -> str:
     """`text` without ids."""
-    return _tidy(_BRACKET.sub("", text))
+    while (changed := _tidy(_BRACKET.sub("", text))) != text:
+        text = changed
+    return text
+
+
+def renumbered(text: str, places: Mapping[Reference, int]) -> str:
+    """`text` with each `[c.s]` made the number that `places` has for it; ids without one go."""
+
+    def replace(match: re.Match[str]) -> str:
+        numbers = [places[r] for r in _listed(match.group(1), default_chunk=None) if r in places]
+        return "".join(f"[{n}]" for n in dict.fromkeys(numbers))
+
+    return _tidy(_BRACKET.sub(replace, text))
 
 
 def _listed(body: str, default_chunk: int | None) -> list[Reference]:

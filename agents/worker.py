@@ -13,10 +13,10 @@ from coa.agents.collapse import is_refusal
 from coa.agents.languages import is_wide, write_in
 from coa.agents.prompting import PromptTemplate
 from coa.agents.references import qualify, references
-from coa.errors import BadOutput
+from coa.errors import BadOutput, ModelError
 from coa.limits import Limits, ReadingProfile
 from coa.llm.chat import ChatModel, Completion, Decoding
-from coa.reading import reading_prompt
+from coa.reading import harmless, reading_prompt
 from coa.types import Chunk, CommunicationUnit, Usage
 
 __all__ = ["Worker", "WorkerReply"]
@@ -76,7 +76,11 @@ class Worker:
         """
         usage = Usage()
         for shorter in (False, True):
-            completion = await self._ask(chunk, query, unit, shorter=shorter)
+            try:
+                completion = await self._ask(chunk, query, unit, shorter=shorter)
+            except ModelError as error:
+                error.usage = usage.merged(error.usage or Usage())
+                raise
             usage = usage.plus(completion.usage, seconds=completion.seconds)
             if completion.finish_reason == "length":
                 continue
@@ -91,8 +95,12 @@ class Worker:
     async def _ask(self, chunk: Chunk, query: str | None, unit: CommunicationUnit, *, shorter: bool) -> Completion:
         limit = self._limits.note_tokens
         words = max(20, int(limit * _WORDS_PER_TOKEN * (_SHORTER if shorter else 1.0)))
-        common = {"notes": unit.text or "(none)", "words": str(words), "language": write_in(self._language)}
-        tail = self._without.render(**common) if query is None else self._with_question.render(question=query, **common)
+        common = {"notes": harmless(unit.text) or "(none)", "words": str(words), "language": write_in(self._language)}
+        tail = (
+            self._without.render(**common)
+            if query is None
+            else self._with_question.render(question=harmless(query), **common)
+        )
         bounded = self.model.supports_grammar and (shorter or self._profile.bounded)
         decoding = Decoding(
             max_tokens=limit,

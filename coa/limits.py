@@ -85,6 +85,13 @@ def fit_limits(
     answer = answer_tokens or max(128, min(_LARGEST_ANSWER, window // 8))
     chunk = chunk_tokens or min(_LARGEST_CHUNK, window - template_tokens - question_tokens - 2 * notes)
     limits = Limits(window, chunk, question_tokens, notes, answer, template_tokens)
+    if chunk_tokens is None and chunk < _SMALLEST_CHUNK:
+        needed = window - chunk + _SMALLEST_CHUNK
+        raise LimitsError(
+            f"a window of {window} tokens is too small: notes in {notes} + notes out {notes} + question "
+            f"{question_tokens} + template {template_tokens} + the smallest chunk {_SMALLEST_CHUNK} = {needed} tokens.",
+            hint="Raise --window, lower --note-tokens, or use a model with a larger window.",
+        )
     if chunk < _SMALLEST_CHUNK or limits.worker_tokens > window:
         raise LimitsError(
             f"the worker's prompt does not fit: chunk {chunk} + notes in {notes} + notes out {notes} + question "

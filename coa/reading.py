@@ -24,6 +24,7 @@ __all__ = [
     "PREFIX_VERSION",
     "SYSTEM",
     "Prompt",
+    "harmless",
     "reading_prefix",
     "reading_prompt",
     "render_sentence",
@@ -38,7 +39,7 @@ _OPEN = "Source text, its sentences numbered:\n"
 _CLOSE = "[End of source text.]\n"
 
 _CONTROL = re.compile(
-    r"<(?=\|)|<(?=/?(?:s|bos|eos|pad|unk|start_of_turn|end_of_turn|think)>)|\[(?=/?INST\])",
+    r"<(?=[|｜])|<(?=/?(?:s|bos|eos|pad|unk|start_of_turn|end_of_turn|think)>)|\[(?=/?INST\])",
     re.IGNORECASE,
 )
 _SPACE = re.compile(r"\s+")
@@ -61,13 +62,18 @@ class Prompt:
         ]
 
 
-def render_text(text: str) -> str:
-    """`text` on one line, with the control tokens of the usual chat templates made harmless.
+def harmless(text: str) -> str:
+    """`text` with the control tokens of the usual chat templates broken up.
 
     A book may hold "<|im_end|>": servers parse such tokens inside message contents, so a space is put in
     after their first character. Quotes are never taken from rendered text, so sources stay verbatim.
     """
-    return _CONTROL.sub(lambda m: m.group() + " ", _SPACE.sub(" ", text).strip())
+    return _CONTROL.sub(lambda m: m.group() + " ", text)
+
+
+def render_text(text: str) -> str:
+    """`text` on one line, control tokens broken up."""
+    return harmless(_SPACE.sub(" ", text).strip())
 
 
 def render_sentence(number: int, text: str) -> str:

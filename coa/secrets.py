@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,18 +11,19 @@ from coa.config import Settings
 __all__ = ["with_secrets", "without_secrets"]
 
 _REMOVED = "<not stored>"
-_SECRET_PARTS = ("key", "token", "secret", "password", "credential", "authorization")
+_SECRET_PARTS = ("key", "token", "secret", "passw", "passphrase", "credential", "authorization", "bearer", "cookie")
+_PASSWORD_IN_URL = re.compile(r"[a-z][a-z0-9+.-]*://[^/@\s]*@", re.IGNORECASE)
+_MAY_HOLD_SECRETS = ("model_list", "router_settings", "litellm_settings", "redis_url")
 
 
 def without_secrets(settings: Settings) -> dict[str, Any]:
-    """The settings as JSON values, every literal key or token in the models part replaced by a mark.
+    """The settings as JSON values; every literal key or token, all headers, and addresses with a password marked.
 
     References such as "os.environ/OPENAI_API_KEY" stay: they name a secret and are none.
     """
     raw = settings.model_dump(mode="json")
-    raw["model_list"] = [_stripped(entry) for entry in raw["model_list"]]
-    raw["router_settings"] = _stripped(raw["router_settings"])
-    raw["litellm_settings"] = _stripped(raw["litellm_settings"])
+    for key in _MAY_HOLD_SECRETS:
+        raw[key] = _stripped(raw[key], key)
     return raw
 
 
@@ -42,24 +44,24 @@ def with_secrets(stored: Mapping[str, Any], present: Settings) -> dict[str, Any]
     raw["model_list"] = filled
     for key in ("router_settings", "litellm_settings"):
         raw[key] = _filled(raw.get(key, {}), current[key])
+    if raw.get("redis_url") == _REMOVED:
+        raw["redis_url"] = current["redis_url"]
     return raw
 
 
-def _is_secret(key: str, value: object) -> bool:
+def _is_secret(key: str, value: str) -> bool:
     lowered = key.lower()
-    return (
-        isinstance(value, str)
-        and not value.startswith("os.environ/")
-        and any(part in lowered for part in _SECRET_PARTS)
-    )
+    named = any(part in lowered for part in _SECRET_PARTS) or "headers." in lowered
+    return not value.startswith("os.environ/") and (named or _PASSWORD_IN_URL.match(value) is not None)
 
 
-def _stripped(value: Any) -> Any:
+def _stripped(value: Any, key: str) -> Any:
+    """`value` without secrets; `key` is the name it stands under, for headers with theirs before it."""
     if isinstance(value, Mapping):
-        return {k: _REMOVED if _is_secret(str(k), v) else _stripped(v) for k, v in value.items()}
+        return {k: _stripped(v, f"{key}.{k}" if key.lower().endswith("headers") else str(k)) for k, v in value.items()}
     if isinstance(value, list):
-        return [_stripped(v) for v in value]
-    return value
+        return [_stripped(v, key) for v in value]
+    return _REMOVED if isinstance(value, str) and _is_secret(key, value) else value
 
 
 def _filled(value: Any, present: Any) -> Any:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import sqlite3
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any, cast
 
@@ -12,7 +14,7 @@ from langgraph.errors import GraphDrained
 from langgraph.graph import StateGraph
 from langgraph.runtime import RunControl
 
-from coa.errors import RunDrained
+from coa.errors import RunDrained, StorageError
 from coa.events import Event
 from coa.graphs.context import ReadContext
 from coa.graphs.state import ChainInput
@@ -41,7 +43,7 @@ async def run_graph(
         "configurable": {"thread_id": run_id},
         "recursion_limit": context.n_chunks + len(context.parts) + 10,
     }
-    async with AsyncSqliteSaver.from_conn_string(str(checkpoints)) as saver:
+    async with _storage_errors(checkpoints), AsyncSqliteSaver.from_conn_string(str(checkpoints)) as saver:
         compiled = graph.compile(checkpointer=saver, name=run_id)
         before = await compiled.aget_state(config)
         fresh = not before.values
@@ -61,3 +63,14 @@ async def run_graph(
         after = await compiled.aget_state(config)
     stopped: str | None = after.values.get("stopped")
     return stopped
+
+
+@contextlib.asynccontextmanager
+async def _storage_errors(checkpoints: Path) -> AsyncIterator[None]:
+    """Turns what sqlite raises (disk full, read-only, damaged file) into StorageError."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise StorageError(
+            f"{checkpoints}: {error}.", hint="Free some space or check the folder, then `coa resume`; notes are kept."
+        ) from error
