@@ -16,19 +16,31 @@ __all__ = ["NO_INFORMATION", "is_refusal"]
 NO_INFORMATION = "NO_INFORMATION"
 
 _MARK = re.compile(r"\bno[_ ]information\b", re.IGNORECASE)
+_WIDE = re.compile(r"[\u3040-\u30ff\u4e00-\u9fff]")
 _SENTENCE = re.compile(r"[^.!?。！？\n]+[.!?。！？\n]*")
 
+# "Ahab did not say where he would sail" is news, "The text does not say" is none: what is denied counts only
+# where the text, or the worker itself, is what denies it.
+_TEXT = (
+    r"\b(?:text|part|passage|chunk|chapter|section|excerpt|document|source|notes?|story|book|it|this|author|narrator)"
+)
+_THINGS = r"(?:mention|information|details?|evidence|answer|references?|relevant)"
 _REFUSALS = re.compile(
     r"|".join(
         (
-            r"\bnot (?:explicitly |directly )?(?:mention|stat|discuss|address|provid|specif|contain|answer)",
-            r"\b(?:no|any) (?:mention|information|details?|evidence|answer|reference|relevant)\b",
-            r"\b(?:does|do|did|is|are|was|were|can|could)(?: not|n't) (?:\w+ ){0,2}"
-            r"(?:mention|state|say|contain|provide|discuss|answer|address|specify|clear|known|determine|find|give)",
-            r"\bcannot (?:\w+ ){0,2}(?:answer|determine|find|help|say|tell)",
-            r"\bi (?:do not|don't|can't|cannot) (?:know|have|find|see|answer)",
-            r"\b(?:unable|impossible) to (?:answer|determine|find|say)",
-            r"\bnothing (?:\w+ ){0,3}(?:about|on|relevant|regarding|new)\b",
+            r"\bnot (?:\w+ly )?(?:mentioned|stated|discussed|addressed|provided|specified|indicated|described)",
+            _TEXT + r"\b (?:\w+ ){0,3}?(?:does|do|did|is|are|was|were|can|could)(?: not|n['’]t) (?:\w+ ){0,3}?"
+            r"(?:mention|state|say|contain|provide|discuss|answer|address|specify|give|tell|clear|known|said|given)",
+            r"\bquestions? (?:\w+ ){0,4}not (?:\w+ )?answer",
+            r"\bcannot be (?:\w+ )?(?:answered|determined|inferred|known|found|said)",
+            r"\b(?:i|we) (?:do not|don['’]t|can['’]t|cannot|could not|couldn['’]t) (?:\w+ )?"
+            r"(?:know|have|find|see|answer|determine|help|say|tell)",
+            r"\b(?:unable|impossible|not possible) to (?:answer|determine|say)",
+            r"\b(?:there (?:is|are|was|were)|contains?|provides?|gives?|offers?|holds?|has|includes?) no (?:\w+ )?"
+            + _THINGS,
+            r"\bno (?:new |further |other )?(?:mention|information|relevant)\b",
+            r"(?:^|: )no (?:\w+ )?" + _THINGS,
+            r"(?:^|: )nothing (?:\w+ ){0,3}(?:about|on|relevant|regarding|new)\b",
             r"\bunanswerable\b",
             r"\b(?:wird|werden|ist|sind) (?:\w+ ){0,6}nicht (?:erwähnt|genannt|angegeben|beantwortet)",
             r"\bkeine (?:information|angabe|erwähnung|antwort|hinweis)",
@@ -39,6 +51,8 @@ _REFUSALS = re.compile(
     ),
     re.IGNORECASE,
 )
+_WIDE_CLAUSE = 5
+_CLAUSE = 20
 
 
 def is_refusal(reply: str) -> bool:
@@ -62,4 +76,10 @@ def _only_refuses(sentence: str) -> bool:
         return False
     # "…, but Ada leaves for Rome" says something in its second half.
     clauses = re.split(r",? \b(?:but|however|although|though|aber|mais|pero)\b,? |；|，但|;", sentence)
-    return all(_REFUSALS.search(c) for c in clauses if len(c.split()) > 3 or len(c) > 20)
+    return all(_REFUSALS.search(c) for c in clauses if _says_something(c))
+
+
+def _says_something(clause: str) -> bool:
+    """False for what is too short to be news: "however", "in this part"."""
+    least = _CLAUSE if clause.isascii() or not _WIDE.search(clause) else _WIDE_CLAUSE
+    return len(clause.split()) > 3 or len(clause) > least
