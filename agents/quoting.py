@@ -146,10 +146,11 @@ class QuotingWorker:
             raise
         usage = usage.plus(completion.usage, seconds=completion.seconds)
         said = render_text(completion.text)
-        new = content_words(said) - content_words(query)
-        held = content_words(around)
-        supported = bool(new) and new <= held and _negations(said) <= _negations(around) | _negations(query)
-        return (_without_echo(said, query) if supported and completion.finish_reason == "stop" else ""), usage
+        if completion.finish_reason != "stop" or not content_words(said) - content_words(query):
+            return "", usage
+        answer = _without_echo(said, query)
+        supported = content_words(answer) <= content_words(around) and _negations(answer) <= _negations(around)
+        return (answer if supported else ""), usage
 
     def _quote(self, at: int) -> str:
         # The unit's own arrow, and brackets that would read as ids, must not come from the source.
