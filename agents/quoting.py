@@ -149,6 +149,8 @@ class QuotingWorker:
         if completion.finish_reason != "stop" or not content_words(said) - content_words(query):
             return "", usage
         answer = _without_echo(said, query)
+        if _negations(answer) != _negations(said):  # "It is not under the stone" must not become "under the stone"
+            answer = said
         supported = content_words(answer) <= content_words(around) and _negations(answer) <= _negations(around)
         return (answer if supported else ""), usage
 

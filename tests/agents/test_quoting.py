@@ -82,6 +82,13 @@ async def test_the_models_words_count_only_where_the_sentence_holds_them(book: B
     assert [q.answer for q in quotes_of(unit)] == [taken]
 
 
+async def test_a_denial_is_not_turned_round_by_being_shortened(book: Book) -> None:
+    _, chunks = book(["The brass key is not under the stone."])
+    worker = QuotingWorker(ScriptedModel(respond=lambda *_: "The key is not under the stone."), chunks)
+    unit = (await worker.read(chunks[0], "Where is the key?", EMPTY)).unit
+    assert [q.answer for q in quotes_of(unit)] == ["The key is not under the stone."]
+
+
 async def test_a_cut_off_shortening_is_not_taken(book: Book) -> None:
     _, chunks = book(["The brass key lies under the stone."])
     cut = Completion("under the stone", "length", CallUsage(5, 0, 2, 0.0), "s", 0.1)

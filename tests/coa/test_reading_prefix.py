@@ -17,8 +17,8 @@ from coa.reading import PREFIX_VERSION, SYSTEM, Prompt, harmless, reading_prefix
 from coa.tokens import EstimatedTokens
 from coa.types import Chunk, Span
 
-TEXTS = st.text(st.characters(exclude_categories=("Cs", "Cc"), include_characters="\n\t<>[]|/"), max_size=200)
-TAILS = st.text(st.characters(exclude_categories=("Cs",)), max_size=60)
+TEXTS = st.text(st.characters(exclude_categories=["Cs", "Cc"], include_characters="\n\t<>[]|/"), max_size=200)
+TAILS = st.text(st.characters(exclude_categories=["Cs"]), max_size=60)
 
 
 def _chunk(*sentences: str, start: int = 0) -> Chunk:
