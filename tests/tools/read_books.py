@@ -1,6 +1,6 @@
 """Asks each of the collected books one question, in a process of its own, and checks what comes back.
 
-    python tests/tools/read_books.py [--paper] [--embedded] [--share 0.05] [BOOK ...]
+    python tests/tools/read_books.py [--paper] [--engine embedded|instant] [--share 0.05] [BOOK ...]
 
 The books lie in the folder that COA_TEST_DATA names. The engine is a process of its own, so that peak memory is
 coa's alone. Checked for each: the exit code, the JSON contract, that the chunks hold all readable text and each has
@@ -15,6 +15,7 @@ import contextlib
 import json
 import os
 import resource
+import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -48,6 +49,8 @@ LARGEST_RATIO = 1.3
 _WINDOW = 2048
 _KIB_PER_MIB = 1024
 _SHOWN = 100
+_LONG_NOTES = "320"
+"""For the server that quotes: a long sentence does not fit into the notes of a small window."""
 
 _Number = (int, float)
 _OptionalText = (str, type(None))
@@ -190,13 +193,29 @@ def beginning(book: Path, share: float, folder: Path) -> Path:
 
 
 @contextlib.contextmanager
-def _engine(folder: Path, *, embedded: bool) -> Iterator[tuple[Path | None, list[str]]]:
+def _engine(folder: Path, *, kind: str) -> Iterator[tuple[Path | None, list[str]]]:
     """The configuration to use, and arguments."""
-    if embedded:
+    if kind == "embedded":
         yield None, ["--model", str(test_model_path().resolve()), "--window", str(_WINDOW)]
+        return
+    if kind == "instant":
+        with _instant_server() as base_url:
+            yield write_config(folder / "coa.yaml", base_url=base_url, api_key="none"), ["--note-tokens", _LONG_NOTES]
         return
     with EngineProcess(test_model_path(), alias=MODEL, n_ctx=_WINDOW) as engine:
         yield write_config(folder / "coa.yaml", base_url=engine.base_url, api_key=engine.api_key), []
+
+
+@contextlib.contextmanager
+def _instant_server() -> Iterator[str]:
+    """A server that quotes a sentence of each prompt at once, in a process of its own."""
+    command = [sys.executable, "-m", "coa.testing.fault_server", "--n-ctx", str(_WINDOW)]
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as server:
+        try:
+            assert server.stdout is not None
+            yield json.loads(server.stdout.readline())["base_url"]
+        finally:
+            server.terminate()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -204,7 +223,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("books", nargs="*", metavar="BOOK", help="of: " + ", ".join(QUESTIONS))
     parser.add_argument("--paper", action="store_true", help="the model reads every chunk and takes the notes itself")
-    parser.add_argument("--embedded", action="store_true", help="the engine inside coa's process, without a config")
+    parser.add_argument(
+        "--engine",
+        choices=["own-process", "embedded", "instant"],
+        default="own-process",
+        help="embedded: inside coa's process, without a config; instant: no model, a server that quotes at once",
+    )
     parser.add_argument("--share", type=float, default=1.0, help="read only the first part of each book, 0..1")
     args = parser.parse_args(arguments)
     if unknown := [name for name in args.books if name not in QUESTIONS]:
@@ -216,7 +240,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     readings = []
     with tempfile.TemporaryDirectory(prefix="coa-books-") as name:
         folder = Path(name)
-        with _engine(folder, embedded=args.embedded) as (config, options):
+        with _engine(folder, kind=args.engine) as (config, options):
             options += ["--notes", "paper" if args.paper else "quotes"]
             for book in args.books or QUESTIONS:
                 path = beginning(BOOKS / f"{book}.txt", args.share, folder)
