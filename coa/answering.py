@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from coa.agents import Reference, ground, quotes_of
+from coa.agents.manager import NOTHING_FOUND
 from coa.run_notes import DiskNotes
 from coa.runs import PartAnswer, RunPlan, RunRecord
 from coa.types import Answer, Citation, CommunicationUnit, Coverage, Document, Note, SkippedChunk
@@ -34,6 +35,10 @@ def assembled(
     for at, part in enumerate(plan.parts):
         stored = notes.part_answer(at)
         if stored is None:
+            continue
+        if stored.text == NOTHING_FOUND:
+            # No worker found anything: sentences that share a word with the question are no evidence for that.
+            texts.append(stored.text if part.title is None else f"## {part.title}\n\n{stored.text}")
             continue
         grounding = ground(
             stored.text,

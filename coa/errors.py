@@ -124,6 +124,8 @@ class ModelError(CoaError):
 class ModelNotFound(ModelError):
     """The named model, group or file is not there."""
 
+    exit_code = 2
+
 
 class ModelTimeout(ModelError):
     """The model did not answer in time."""

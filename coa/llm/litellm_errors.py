@@ -55,6 +55,7 @@ _HINTS: dict[type[ModelError], str] = {
     ContextOverflow: "Lower --chunk-tokens, or configure the window that is really served.",
 }
 
+_NO_KEY_WORDS = ("missing credentials", "api_key client option must be set", "no api key", "api key is required")
 _CONTEXT_WORDS = ("context length", "context window", "context size", "maximum context", "exceed_context", "n_ctx")
 _LINE = 300
 _LONGEST_CHAIN = 8
@@ -80,6 +81,8 @@ def translated(
     text = _one_line(text) or type(error).__name__
     if kind is ModelError and any(word in text.lower() for word in _CONTEXT_WORDS):
         kind = ContextOverflow
+    if kind in (ModelError, ModelUnavailable) and any(word in text.lower() for word in _NO_KEY_WORDS):
+        kind = AuthenticationFailed  # litellm says InternalServerError when a client finds no key at all
     if kind is None:
         # Whatever else a client raises while it reads a reply (a missing key, an odd type) comes from the reply.
         kind = ModelTimeout if isinstance(error, asyncio.TimeoutError) else BadOutput

@@ -35,9 +35,9 @@ def ask(tmp_path: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> Ask
     ("args", "code", "parts"),
     [
         (["--strategy", "chian"], 2, ["'chian'", "did you mean 'chain'"]),
-        (["-m", "smolm2-135m"], 7, ["did you mean 'smollm2-135m'", "coa models list"]),
-        (["-m", "smollm2-135m"], 7, ["not downloaded", "coa models pull smollm2-135m"]),
-        (["-m", "./no.gguf"], 7, ["no model file", "no.gguf", "Check the path"]),
+        (["-m", "smolm2-135m"], 2, ["did you mean 'smollm2-135m'", "coa models list"]),
+        (["-m", "smollm2-135m"], 2, ["not downloaded", "coa models pull smollm2-135m"]),
+        (["-m", "./no.gguf"], 2, ["no model file", "no.gguf", "Check the path"]),
     ],
     ids=["strategy", "misspelt model", "model not pulled", "model file"],
 )
