@@ -72,14 +72,17 @@ def append_line(path: Path, value: object) -> None:
             raise
 
 
-def read_json(path: Path) -> Any:
-    """What a file written by `write_atomically` holds. Raises: StorageError, also when it is no JSON."""
+def read_json(path: Path) -> dict[str, Any]:
+    """The JSON object that a file holds. Raises: StorageError, also when it holds none."""
     with storage_errors(path):
         data = path.read_bytes()
     try:
-        return json.loads(data)
+        value = json.loads(data)
     except ValueError as error:
         raise StorageError(f"{path}: is damaged ({error}).", hint="Remove the run and start it again.") from error
+    if not isinstance(value, dict):
+        raise StorageError(f"{path}: is damaged (no JSON object).", hint="Remove the run and start it again.")
+    return value
 
 
 def read_lines(path: Path) -> list[dict[str, object]]:
