@@ -33,7 +33,7 @@ def _tool(*arguments: str) -> str:
 @pytest.mark.data
 @pytest.mark.skipif(not DATA.is_dir(), reason="the document collection is not here")
 def test_slices_of_all_books_are_read_whole_with_true_citations() -> None:
-    printed = _tool("--share", "0.04")
+    printed = _tool("--share", "0.025")
 
     assert "faults: 0" in printed
     rows = [line for line in printed.splitlines() if line.startswith("| ") and "| yes |" in line]
@@ -44,7 +44,7 @@ def test_slices_of_all_books_are_read_whole_with_true_citations() -> None:
 @pytest.mark.data
 @pytest.mark.skipif(not DATA.is_dir(), reason="the document collection is not here")
 def test_a_model_reads_every_chunk_of_a_slice_itself() -> None:
-    printed = _tool("--paper", "--share", "0.03", "en-alice")
+    printed = _tool("--paper", "--share", "0.06", "en-alice")
 
     row = next(line for line in printed.splitlines() if line.startswith("| en-alice"))
     cells = [cell.strip() for cell in row.strip("|").split("|")]
