@@ -123,12 +123,11 @@ def estimate(plan: RunPlan, limits: Limits, question_tokens: int | None, *, quot
         return _estimate_quotes(plan, question_tokens)
     question_tokens = question_tokens or 0
     calls = plan.n_chunks + len(plan.parts)
-    prefix = plan.n_tokens + plan.n_chunks * _CHAT_TEMPLATE_TOKENS
     tails = calls * (limits.template_tokens + question_tokens + int(limits.note_tokens * _NOTES_SHARE))
     cacheable = sum(aligned_tokens(c.n_tokens) for p in plan.parts for c in p.chunks)
     return Estimate(
         calls=calls,
-        prompt_tokens=prefix + tails,
+        prompt_tokens=plan.n_tokens + tails,
         completion_tokens_max=plan.n_chunks * limits.note_tokens + len(plan.parts) * limits.answer_tokens,
         cacheable_tokens=cacheable,
     )

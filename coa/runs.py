@@ -19,7 +19,6 @@ import contextlib
 import fcntl
 import json
 import os
-import secrets
 import shutil
 import time
 from collections.abc import Mapping
@@ -94,8 +93,12 @@ class RunStore:
         self.save(record)
 
     def new_id(self) -> str:
-        """An id that sorts by time: date, time, four random hexadecimal digits."""
-        return f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+        """An id that sorts by time: date, time, and the second's fraction in four hexadecimal digits."""
+        while True:
+            at = datetime.now(UTC)
+            run_id = f"{at:%Y%m%d-%H%M%S}-{at.microsecond * 65536 // 1_000_000:04x}"
+            if not (self._runs / run_id).exists():
+                return run_id
 
     def save(self, record: RunRecord) -> None:
         """Writes the record. Raises: StorageError."""

@@ -213,10 +213,11 @@ class LitellmModel:
             return float(cost or 0.0)
         if deployment.local:
             return 0.0
-        known = self._litellm.model_cost.get(deployment.model) or self._litellm.model_cost.get(
-            deployment.model.partition("/")[2]
-        )
-        return float(cost) if known is not None and cost is not None else None
+        # The Router enters what model_info says into the price list: an entry alone is no price.
+        names = (deployment.model, deployment.model.partition("/")[2])
+        entries = (self._litellm.model_cost.get(name) or {} for name in names)
+        known = any(entry.get("input_cost_per_token") is not None for entry in entries)
+        return float(cost) if known and cost is not None else None
 
 
 class _Emitter:

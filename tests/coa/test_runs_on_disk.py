@@ -275,6 +275,9 @@ def test_folders_that_are_no_runs_are_passed_over(tmp_path: Path) -> None:
 
 def test_new_ids_sort_by_time_and_differ(tmp_path: Path) -> None:
     store = RunStore(tmp_path)
-    ids = {store.new_id() for _ in range(20)}
-    assert len(ids) > 15
+    ids = []
+    for _ in range(50):
+        ids.append(store.new_id())
+        store.path(ids[-1]).mkdir(parents=True)
+    assert ids == sorted(set(ids))
     assert all(len(run_id) == 20 for run_id in ids)
