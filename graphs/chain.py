@@ -106,7 +106,9 @@ async def _paid(state: ChainState, context: ReadContext) -> StoredNote:
     unit = CommunicationUnit(state["unit_text"], state["unit_chunk"])
     started = time.perf_counter()
     try:
-        reply = await context.worker.read(context.parts[part].chunks[position], state["question"], unit)
+        reply = await context.calling(
+            context.worker.read(context.parts[part].chunks[position], state["question"], unit)
+        )
     except ModelError as error:
         if context.on_worker_failure == "fail" or not isinstance(error, _CHUNK_FAILURES):
             raise
@@ -148,10 +150,12 @@ async def _answer(state: ChainState, runtime: Runtime[ReadContext]) -> dict[str,
     context, part = runtime.context, state["part"]
     if await context.notes.answer(part) is None:
         runtime.stream_writer(AnswerStarted())
-        reply = await context.manager.answer(
-            state["question"],
-            CommunicationUnit(state["unit_text"], state["unit_chunk"]),
-            on_text=lambda piece: runtime.stream_writer(AnswerToken(piece)),
+        reply = await context.calling(
+            context.manager.answer(
+                state["question"],
+                CommunicationUnit(state["unit_text"], state["unit_chunk"]),
+                on_text=lambda piece: runtime.stream_writer(AnswerToken(piece)),
+            )
         )
         context.spent = context.spent.merged(reply.usage)
         await context.notes.add_answer(part, PartAnswer(reply.text, reply.truncated, reply.usage))

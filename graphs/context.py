@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol, TypeVar
 
 from coa.agents import ManagerReply, WorkerReply
 from coa.llm.budget import Budget
@@ -12,7 +13,14 @@ from coa.llm.chat import OnText
 from coa.runs import Part, PartAnswer, StoredNote
 from coa.types import Chunk, CommunicationUnit, Usage
 
-__all__ = ["Answering", "InMemoryNotes", "NoteStore", "ReadContext", "Reading"]
+__all__ = ["Answering", "InMemoryNotes", "Interrupted", "NoteStore", "ReadContext", "Reading"]
+
+
+_T = TypeVar("_T")
+
+
+class Interrupted(Exception):
+    """The model call in hand was broken off because the run is being cancelled; seen by nobody outside."""
 
 
 class Reading(Protocol):
@@ -93,6 +101,30 @@ class ReadContext:
     worker_tokens: int = 0
     """The most that a worker's call can take; for the budget."""
     manager_tokens: int = 0
+    _call: asyncio.Task[Any] | None = field(default=None, init=False, repr=False)
+    _interrupted: bool = field(default=False, init=False, repr=False)
+
+    async def calling(self, call: Coroutine[Any, Any, _T]) -> _T:
+        """The result of a model call that `interrupt` can break off. Raises: Interrupted then."""
+        if self._interrupted:
+            call.close()
+            raise Interrupted
+        task = asyncio.create_task(call)
+        self._call = task
+        try:
+            return await task
+        except asyncio.CancelledError:
+            if self._interrupted:
+                raise Interrupted from None
+            raise
+        finally:
+            self._call = None
+
+    def interrupt(self) -> None:
+        """Breaks off the call in hand and lets no other begin; what a node has in hand besides is finished."""
+        self._interrupted = True
+        if self._call is not None:
+            self._call.cancel()
 
     @property
     def n_chunks(self) -> int:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import sqlite3
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -34,11 +35,48 @@ async def run_graph(
 ) -> str | None:
     """Why the budget stopped the run, or None; goes on from the last checkpoint when there is one.
 
-    `on_control` is given a function that drains the run: the step in hand is finished and checkpointed.
-    Raises: RunDrained then; whatever the nodes raise otherwise.
+    `on_control` is given a function that drains the run: the step in hand is finished and checkpointed. A
+    cancellation breaks off the model call in hand and lets the graph end by itself: one that is cancelled
+    from outside leaves half a transaction, or a checkpoint that says it was at its end.
+
+    Raises: RunDrained then, StorageError, whatever the nodes raise otherwise.
     """
     control = RunControl()
     on_control(control.request_drain)
+    running = asyncio.create_task(
+        _run(
+            graph,
+            ChainInput(question=question),
+            context=context,
+            run_id=run_id,
+            checkpoints=checkpoints,
+            on_event=on_event,
+            control=control,
+        )
+    )
+    try:
+        return await asyncio.shield(running)
+    except asyncio.CancelledError:
+        context.interrupt()
+        try:
+            await asyncio.wait([running])
+        finally:
+            running.cancel()  # the second time there is no waiting
+            if running.done() and not running.cancelled():
+                running.exception()
+        raise
+
+
+async def _run(
+    graph: StateGraph[Any, Any, Any, Any],
+    start: ChainInput,
+    *,
+    context: ReadContext,
+    run_id: str,
+    checkpoints: Path,
+    on_event: Callable[[Event], None],
+    control: RunControl,
+) -> str | None:
     config: RunnableConfig = {
         "configurable": {"thread_id": run_id},
         "recursion_limit": context.n_chunks + len(context.parts) + 10,
@@ -47,11 +85,19 @@ async def run_graph(
         compiled = graph.compile(checkpointer=saver, name=run_id)
         before = await compiled.aget_state(config)
         fresh = not before.values
+        if not fresh and not before.next and not _at_end(before.values, context):
+            # Nothing is lost: what was read is in the note store, and no call is made for it again.
+            await saver.adelete_thread(run_id)
+            fresh = True
         if fresh or before.next:
-            start = ChainInput(question=question) if fresh else None
             try:
                 async for event in compiled.astream(
-                    start, config, context=context, stream_mode="custom", durability="sync", control=control
+                    start if fresh else None,
+                    config,
+                    context=context,
+                    stream_mode="custom",
+                    durability="sync",
+                    control=control,
                 ):
                     on_event(cast("Event", event))  # our nodes write nothing else to the custom stream
             except GraphDrained as drained:
@@ -63,6 +109,13 @@ async def run_graph(
         after = await compiled.aget_state(config)
     stopped: str | None = after.values.get("stopped")
     return stopped
+
+
+def _at_end(values: Mapping[str, Any], context: ReadContext) -> bool:
+    """True where the state is that of a chain that was read and answered, or stopped by its budget and answered."""
+    if values.get("part", 0) >= len(context.parts):
+        return True
+    return values.get("stopped") is not None and values.get("position") == 0
 
 
 @contextlib.asynccontextmanager

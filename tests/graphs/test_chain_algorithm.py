@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sqlite3
 from collections.abc import Callable
@@ -18,7 +19,7 @@ from coa.graphs import InMemoryNotes, ReadContext, build_chain, strategy
 from coa.graphs.running import run_graph
 from coa.limits import FULL, Limits
 from coa.llm.budget import Budget
-from coa.llm.chat import Completion, Decoding
+from coa.llm.chat import Completion, Decoding, OnText
 from coa.llm.scripted import ScriptedModel
 from coa.reading import Prompt
 from coa.runs import Part
@@ -256,6 +257,15 @@ async def test_a_damaged_checkpoint_file_is_a_storage_error(tmp_path: Path) -> N
         await Run(tmp_path, (_part(1),))(_scripted())
 
 
+async def test_a_checkpoint_that_wrongly_says_it_is_at_the_end_is_not_believed(tmp_path: Path) -> None:
+    run = Run(tmp_path, (_part(2, "I"),))
+    await run(_scripted())
+    run.parts = (*run.parts, _part(1, "II", mark="b"))
+    model = _scripted()
+    await run(model)
+    assert [_describe(c.prompt, c.decoding) for c in model.calls] == ["b0", "ANSWER(b0)"]
+
+
 async def test_a_finished_run_makes_no_call_when_it_is_run_again(tmp_path: Path) -> None:
     run = Run(tmp_path, (_part(2),))
     await run(_scripted())
@@ -358,3 +368,56 @@ def test_strategies_are_found_by_name_and_misspelt_ones_are_explained() -> None:
     assert strategy("chain").build().nodes.keys() == {"start", "read", "answer"}
     with pytest.raises(ConfigError, match="did you mean 'chain'"):
         strategy("chian")
+
+
+@pytest.mark.parametrize("k", range(N + 1))
+@pytest.mark.parametrize("turns", [0, 1, 2, 3, 5, 8])
+async def test_a_run_that_is_cancelled_anywhere_goes_on_where_it_stood(tmp_path: Path, k: int, turns: int) -> None:
+    run, first = Run(tmp_path, (_part(N),)), _scripted()
+    started = asyncio.Event()
+
+    def on_event(event: Event) -> None:
+        if (isinstance(event, ChunkStarted) and event.index == k) or (isinstance(event, AnswerStarted) and k == N):
+            started.set()
+
+    task = asyncio.create_task(run(first, on_event=on_event))
+    await started.wait()
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    stored = len(run.notes.notes) + len(run.notes.answers)
+    second = _scripted()
+    assert await run(second) is None
+    assert run.notes.answers[0].text == "ANSWER(c0>c1>c2>c3)"
+    assert stored + len(second.calls) == N + 1
+
+
+class _Hanging(ScriptedModel):
+    """Never answers its last call."""
+
+    async def complete(self, prompt: Prompt, decoding: Decoding, *, on_text: OnText | None = None) -> Completion:
+        if len(self.calls) == self.hangs_at:
+            self.reached.set()
+            await asyncio.Event().wait()
+        return await super().complete(prompt, decoding, on_text=on_text)
+
+    def __init__(self, hangs_at: int) -> None:
+        super().__init__(respond=_describe)
+        self.hangs_at = hangs_at
+        self.reached = asyncio.Event()
+
+
+@pytest.mark.parametrize("k", range(N + 1))
+async def test_a_run_that_is_cancelled_within_a_call_goes_on_with_that_call(tmp_path: Path, k: int) -> None:
+    run, first = Run(tmp_path, (_part(N),)), _Hanging(k)
+    task = asyncio.create_task(run(first))
+    await first.reached.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    second = _scripted()
+    assert await run(second) is None
+    assert run.notes.answers[0].text == "ANSWER(c0>c1>c2>c3)"
+    assert k + len(second.calls) == N + 1
