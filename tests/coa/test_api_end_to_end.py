@@ -76,9 +76,13 @@ def document() -> Document:
 Make = Callable[..., Settings]
 
 
-@pytest.fixture(params=["hosted", "llama_server"])
+@pytest.fixture
 def kind(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
+    """Which engine the group says it is; hosted where a test does not say."""
+    return str(getattr(request, "param", "hosted"))
+
+
+BOTH_KINDS = pytest.mark.parametrize("kind", ["hosted", "llama_server"], indirect=True)
 
 
 @pytest.fixture
@@ -101,11 +105,7 @@ def configured(server: FaultServer, tmp_path: Path, kind: str) -> Make:
     return make
 
 
-def _only_hosted(kind: str) -> None:
-    if kind != "hosted":
-        pytest.skip("once is enough")
-
-
+@BOTH_KINDS
 async def test_a_question_is_answered_with_the_place_in_the_book(
     server: FaultServer, configured: Make, document: Document, kind: str
 ) -> None:
@@ -134,6 +134,7 @@ async def test_a_question_is_answered_with_the_place_in_the_book(
     assert 0 < planned.cacheable_ratio < 1
 
 
+@BOTH_KINDS
 async def test_an_estimate_is_near_what_a_run_with_usual_notes_takes(
     configured: Make, document: Document, server: FaultServer
 ) -> None:
@@ -147,8 +148,7 @@ async def test_an_estimate_is_near_what_a_run_with_usual_notes_takes(
     assert planned.prompt_tokens == pytest.approx(answer.usage.prompt_tokens, rel=0.35)
 
 
-async def test_events_tell_the_run_in_order(configured: Make, document: Document, kind: str) -> None:
-    _only_hosted(kind)
+async def test_events_tell_the_run_in_order(configured: Make, document: Document) -> None:
     events: list[Event] = []
     async with Session(configured(), on_event=events.append) as session:
         answer = await session.ask(document, QUESTION)
@@ -166,9 +166,8 @@ async def test_events_tell_the_run_in_order(configured: Make, document: Document
 
 
 async def test_two_questions_of_one_session_are_two_runs(
-    server: FaultServer, configured: Make, document: Document, kind: str
+    server: FaultServer, configured: Make, document: Document
 ) -> None:
-    _only_hosted(kind)
     async with Session(configured()) as session:
         first, second = await asyncio.gather(session.ask(document, QUESTION), session.ask(document, "Who hid the key?"))
         third = await session.ask(document, QUESTION)
@@ -177,8 +176,7 @@ async def test_two_questions_of_one_session_are_two_runs(
     assert server.stats().cached_tokens > 0, "the same chunks were read again"
 
 
-async def test_a_summary_of_the_book_and_of_its_chapters(configured: Make, document: Document, kind: str) -> None:
-    _only_hosted(kind)
+async def test_a_summary_of_the_book_and_of_its_chapters(configured: Make, document: Document) -> None:
     async with Session(configured()) as session:
         whole = await session.summarize(document, words=50)
         by_chapter = await session.summarize(document, per="chapter", language="de")
@@ -200,9 +198,8 @@ def _outage(at: int) -> Callable[[ChatRequest], Any]:
 
 @pytest.mark.parametrize("at", [0, 2, 5])
 async def test_a_run_that_lost_its_server_is_resumed_and_pays_nothing_twice(
-    server: FaultServer, configured: Make, document: Document, kind: str, *, at: int
+    server: FaultServer, configured: Make, document: Document, *, at: int
 ) -> None:
-    _only_hosted(kind)
     server.faults = Faults(when=_outage(at))
     async with Session(configured(retries=0)) as session:
         with pytest.raises(ModelUnavailable):
@@ -225,9 +222,8 @@ async def test_a_run_that_lost_its_server_is_resumed_and_pays_nothing_twice(
 
 
 async def test_keys_are_in_no_file_and_the_present_one_is_used_on_resume(
-    server: FaultServer, configured: Make, document: Document, tmp_path: Path, kind: str
+    server: FaultServer, configured: Make, document: Document, tmp_path: Path
 ) -> None:
-    _only_hosted(kind)
     wrong = "sk-a-wrong-key-that-is-secret-too"
     async with Session(configured(key=wrong)) as session:
         with pytest.raises(AuthenticationFailed) as caught:
@@ -246,9 +242,8 @@ def _files_with(folder: Path, text: str) -> list[Path]:
 
 
 async def test_a_stop_drains_and_the_run_goes_on_later(
-    server: FaultServer, configured: Make, document: Document, kind: str
+    server: FaultServer, configured: Make, document: Document
 ) -> None:
-    _only_hosted(kind)
     stop = StopSignal()
 
     def on_event(event: Event) -> None:
@@ -265,10 +260,7 @@ async def test_a_stop_drains_and_the_run_goes_on_later(
     assert server.stats().calls == answer.usage.calls == record.n_chunks + 1
 
 
-async def test_a_cancelled_run_can_be_resumed(
-    server: FaultServer, configured: Make, document: Document, kind: str
-) -> None:
-    _only_hosted(kind)
+async def test_a_cancelled_run_can_be_resumed(server: FaultServer, configured: Make, document: Document) -> None:
     read = asyncio.Event()
     async with Session(configured(), on_event=lambda e: read.set() if isinstance(e, ChunkRead) else None) as session:
         task = asyncio.create_task(session.ask(document, QUESTION))
@@ -280,10 +272,7 @@ async def test_a_cancelled_run_can_be_resumed(
         assert (await session.resume(session.runs.last().run_id)).coverage.complete
 
 
-async def test_a_budget_gives_what_was_read(
-    server: FaultServer, configured: Make, document: Document, kind: str
-) -> None:
-    _only_hosted(kind)
+async def test_a_budget_gives_what_was_read(server: FaultServer, configured: Make, document: Document) -> None:
     async with Session(configured(max_calls=3)) as session:
         with pytest.raises(BudgetExceeded, match=r"stopped by the limit of 3 calls: 2 of \d+ chunks") as caught:
             await session.summarize(document)
@@ -302,9 +291,8 @@ async def test_a_budget_gives_what_was_read(
 
 
 async def test_a_refused_chunk_is_listed_with_its_cause(
-    server: FaultServer, configured: Make, document: Document, kind: str
+    server: FaultServer, configured: Make, document: Document
 ) -> None:
-    _only_hosted(kind)
     server.faults = Faults(when=lambda call: "content-filter" if call.number == 1 else None)
     events: list[Event] = []
     async with Session(configured(), on_event=events.append) as session:
@@ -330,13 +318,11 @@ async def test_what_cannot_work_is_refused_before_any_call(
     server: FaultServer,
     configured: Make,
     document: Document,
-    kind: str,
     *,
     changes: dict[str, Any],
     error: type[Exception],
     part: str,
 ) -> None:
-    _only_hosted(kind)
     async with Session(configured(**changes)) as session:
         with pytest.raises(error, match=re.escape(part)):
             await session.ask(document, QUESTION)
@@ -344,10 +330,7 @@ async def test_what_cannot_work_is_refused_before_any_call(
     assert server.stats().calls == 0
 
 
-async def test_questions_that_are_empty_or_too_long_are_refused(
-    configured: Make, document: Document, kind: str
-) -> None:
-    _only_hosted(kind)
+async def test_questions_that_are_empty_or_too_long_are_refused(configured: Make, document: Document) -> None:
     async with Session(configured()) as session:
         with pytest.raises(ConfigError, match="the question is empty"):
             await session.ask(document, " \n")
@@ -362,8 +345,7 @@ async def test_the_sync_call_is_refused_inside_a_loop() -> None:
         ask_sync("nothing.txt", QUESTION)
 
 
-def test_the_sync_call_works_outside_one(configured: Make, tmp_path: Path, kind: str) -> None:
-    _only_hosted(kind)
+def test_the_sync_call_works_outside_one(configured: Make, tmp_path: Path) -> None:
     book = tmp_path / "voyage.txt"
     book.write_text(_book())
     answer = coa.ask_sync(book, QUESTION, **configured().model_dump())
@@ -372,9 +354,8 @@ def test_the_sync_call_works_outside_one(configured: Make, tmp_path: Path, kind:
 
 
 async def test_the_same_text_under_another_name_keeps_its_own_name_on_resume(
-    server: FaultServer, configured: Make, tmp_path: Path, kind: str
+    server: FaultServer, configured: Make, tmp_path: Path
 ) -> None:
-    _only_hosted(kind)
     settings = configured(retries=0).model_dump()
     await ask(read_document(_book().encode(), name="first.txt"), QUESTION, **settings)
     server.faults = Faults(script=[None, "503"])
@@ -386,8 +367,7 @@ async def test_the_same_text_under_another_name_keeps_its_own_name_on_resume(
     assert answer.document == "second.txt"
 
 
-async def test_a_run_record_is_readable_json(configured: Make, document: Document, kind: str) -> None:
-    _only_hosted(kind)
+async def test_a_run_record_is_readable_json(configured: Make, document: Document) -> None:
     async with Session(configured()) as session:
         answer = await session.ask(document, QUESTION)
         folder = session.runs.path(answer.run_id)
