@@ -178,7 +178,7 @@ def test_no_text_of_a_document_becomes_a_control_token_of_the_engine(engine_enco
 @pytest.mark.data
 def test_token_borders_hold_in_real_books(tiktoken_encode: Encode) -> None:
     folder = Path(os.environ.get("COA_TEST_DATA") or Path(__file__).resolve().parents[3] / "shared" / "data")
-    books = sorted(folder.rglob("*.txt"))[:6] if folder.is_dir() else []
+    books = sorted(folder.rglob("*.txt"))[:3] if folder.is_dir() else []
     if not books:
         pytest.skip("no document collection")
     for book in books:
