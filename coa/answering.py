@@ -29,16 +29,14 @@ def assembled(
 
     `quotes` says that the notes are sentences picked by code. Chunks without a note are listed as skipped.
     """
-    texts: list[str] = []
-    citations: list[Citation] = []
-    told = [*document.warnings, *warnings]
+    texts, citations, told = list[str](), list[Citation](), [*document.warnings, *warnings]
     for at, part in enumerate(plan.parts):
         stored = notes.part_answer(at)
         if stored is None:
             continue
         if stored.text == NOTHING_FOUND:
             # No worker found anything: sentences that share a word with the question are no evidence for that.
-            texts.append(stored.text if part.title is None else f"## {part.title}\n\n{stored.text}")
+            texts.append(_titled(part.title, stored.text))
             continue
         grounding = ground(
             stored.text,
@@ -49,7 +47,7 @@ def assembled(
             quoted=_candidates(notes, at, len(part.chunks)) if quotes else None,
         )
         citations.extend(grounding.citations)
-        texts.append(grounding.text if part.title is None else f"## {part.title}\n\n{grounding.text}")
+        texts.append(_titled(part.title, grounding.text))
         told.extend(_doubts(stored, grounding.support, part.title))
     if quotes and record.question is None:
         told.append("the summary is made of sentences copied from the text: the model is too small to write one.")
@@ -69,6 +67,10 @@ def assembled(
         document_sha256=document.sha256,
         seconds=seconds,
     )
+
+
+def _titled(title: str | None, text: str) -> str:
+    return text if title is None else f"## {title}\n\n{text}"
 
 
 def _candidates(notes: DiskNotes, part: int, n_chunks: int) -> list[Reference]:
