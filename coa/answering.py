@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from coa.agents import Reference, ground, quotes_of
+from coa.agents import Grounding, Reference, ground, quotes_of
 from coa.agents.manager import NOTHING_FOUND
 from coa.run_notes import DiskNotes
-from coa.runs import PartAnswer, RunPlan, RunRecord
+from coa.runs import Part, PartAnswer, RunPlan, RunRecord
 from coa.types import Answer, Citation, CommunicationUnit, Coverage, Document, Note, SkippedChunk
 
 __all__ = ["assembled"]
@@ -29,36 +29,33 @@ def assembled(
 
     `quotes` says that the notes are sentences picked by code. Chunks without a note are listed as skipped.
     """
-    texts, citations, told = list[str](), list[Citation](), [*document.warnings, *warnings]
+    texts: list[str] = []
+    citations: list[Citation] = []
+    told = [*document.warnings, *warnings]
     for at, part in enumerate(plan.parts):
         stored = notes.part_answer(at)
         if stored is None:
             continue
-        if stored.text == NOTHING_FOUND:
-            # No worker found anything: sentences that share a word with the question are no evidence for that.
-            texts.append(_titled(part.title, stored.text))
-            continue
-        grounding = ground(
+        grounding = _grounded(
             stored.text,
-            document=document,
-            chunks=part.chunks,
+            document,
+            part,
             question=record.question,
             first=len(citations) + 1,
             quoted=_candidates(notes, at, len(part.chunks)) if quotes else None,
         )
         citations.extend(grounding.citations)
-        texts.append(_titled(part.title, grounding.text))
+        texts.append(grounding.text if part.title is None else f"## {part.title}\n\n{grounding.text}")
         told.extend(_doubts(stored, grounding.support, part.title))
     if quotes and record.question is None:
         told.append("the summary is made of sentences copied from the text: the model is too small to write one.")
-    skipped = _skipped(plan, notes)
     return Answer(
         text="\n\n".join(texts),
         run_id=record.run_id,
         strategy=record.strategy,
         model=record.model,
         question=record.question,
-        coverage=Coverage(plan.n_chunks, plan.n_chunks - len(skipped), skipped),
+        coverage=_coverage(plan, notes),
         usage=notes.spent,
         citations=tuple(citations),
         notes=tuple(Note(n.chunk, n.text, n.informative) for n in notes.stored() if n.cause is None),
@@ -69,8 +66,13 @@ def assembled(
     )
 
 
-def _titled(title: str | None, text: str) -> str:
-    return text if title is None else f"## {title}\n\n{text}"
+def _grounded(
+    text: str, document: Document, part: Part, *, question: str | None, first: int, quoted: list[Reference] | None
+) -> Grounding:
+    """`text` with its citations; "nothing found" has none, whatever words it shares with a sentence."""
+    if text == NOTHING_FOUND:
+        return Grounding(text, (), None)
+    return ground(text, document=document, chunks=part.chunks, question=question, first=first, quoted=quoted)
 
 
 def _candidates(notes: DiskNotes, part: int, n_chunks: int) -> list[Reference]:
@@ -95,8 +97,8 @@ def _doubts(answer: PartAnswer, support: float | None, title: str | None) -> lis
     return found
 
 
-def _skipped(plan: RunPlan, notes: DiskNotes) -> tuple[SkippedChunk, ...]:
-    """The chunks that no note came from, counted over the whole run."""
+def _coverage(plan: RunPlan, notes: DiskNotes) -> Coverage:
+    """What was read; chunks that no note came from are counted over the whole run."""
     found: list[SkippedChunk] = []
     ordinal = 0
     for at, part in enumerate(plan.parts):
@@ -106,4 +108,4 @@ def _skipped(plan: RunPlan, notes: DiskNotes) -> tuple[SkippedChunk, ...]:
             if cause is not None:
                 found.append(SkippedChunk(ordinal, cause))
             ordinal += 1
-    return tuple(found)
+    return Coverage(plan.n_chunks, plan.n_chunks - len(found), tuple(found))
