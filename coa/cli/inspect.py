@@ -45,7 +45,6 @@ def inspect(
     """Shows chapters, language, tokens and chunks of BOOK; calls no model."""
     from coa.cli.book import read_book
     from coa.cli.invocation import settings_of
-    from coa.cli.render import to_json
     from coa.errors import ConfigError
 
     if chapters + chunks + text > 1:
@@ -61,15 +60,19 @@ def inspect(
     from coa.inspection import inspect_for_model
 
     found = asyncio.run(inspect_for_model(document, settings, estimate=estimate))
-    if as_json:
-        write_result(to_json(inspection_object(found)))
-    elif chapters:
-        write_result("".join("\t".join(row) + "\n" for row in _section_rows(found)))
-    elif chunks:
-        write_result("".join("\t".join(row) + "\n" for row in _chunk_rows(found)))
-    else:
-        write_result(_overview(found))
+    write_result(_shown(found, as_json=as_json, chapters=chapters, chunks=chunks))
     return 0
+
+
+def _shown(found: Inspection, *, as_json: bool, chapters: bool, chunks: bool) -> str:
+    if as_json:
+        from coa.cli.render import to_json
+
+        return to_json(inspection_object(found))
+    if chapters or chunks:
+        rows = _section_rows(found) if chapters else _chunk_rows(found)
+        return "".join("\t".join(row) + "\n" for row in rows)
+    return _overview(found)
 
 
 def inspection_object(found: Inspection) -> dict[str, object]:

@@ -197,7 +197,7 @@ def test_models_are_listed_with_size_licence_and_state(cli: Cli) -> None:
 
 def test_an_unknown_model_to_pull_is_refused(cli: Cli) -> None:
     result = cli("models", "pull", "nope")
-    assert result.code == 7
+    assert result.code == 2
     assert result.err.startswith("error: There is no model 'nope' in the catalogue.")
 
 

@@ -27,12 +27,6 @@ from coa.events import AnswerStarted, AnswerToken, ChunkRead, ChunkSkipped, Chun
 from coa.testing.fault_server import ChatRequest, Faults, FaultServer
 from coa.types import Document
 
-# litellm's own types make pydantic warn when a stream is put together.
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:Item .* on TypedDict class:UserWarning"),
-    pytest.mark.filterwarnings("ignore:Accessing the 'model_:DeprecationWarning"),
-]
-
 KEY = "sk-secret-of-the-service-0123456789"
 N_CHAPTERS = 6
 QUESTION = "Where did Ada hide the brass key?"

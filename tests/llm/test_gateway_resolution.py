@@ -16,12 +16,6 @@ from coa.llm.engine_tokens import EngineTokens
 from coa.llm.gateway import Gateway, open_gateway
 from coa.testing.fault_server import Faults, FaultServer
 
-# litellm's own types make pydantic warn when a stream is put together.
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:Item .* on TypedDict class:UserWarning"),
-    pytest.mark.filterwarnings("ignore:Accessing the 'model_:DeprecationWarning"),
-]
-
 
 @pytest.fixture
 def server() -> Iterator[FaultServer]:

@@ -27,12 +27,6 @@ from coa.llm.litellm_model import LitellmModel, load_litellm
 from coa.reading import Prompt
 from coa.testing.fault_server import FaultKind, Faults, FaultServer, Reply
 
-# litellm's own types make pydantic warn when a stream is put together.
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:Item .* on TypedDict class:UserWarning"),
-    pytest.mark.filterwarnings("ignore:Accessing the 'model_:DeprecationWarning"),
-]
-
 KEY = "sk-very-secret-0123456789"
 ASK = Prompt(tail="Who took the brass key from the harbour?")
 SHORT = Decoding(max_tokens=50)
