@@ -41,6 +41,7 @@ help:
 	@echo "make clean   removes $(VENV), build, caches and .coa"
 	@echo "Variables: PYTHON, COA_HOME, MODEL, BOOK, QUESTION, PYTEST_ARGS"
 
+demo: export COA_MODEL := $(MODEL)
 demo: start setup model
 	@$(STEP) inspect $(BIN)/coa inspect "$$BOOK"
 	@$(STEP) ask $(BIN)/coa ask "$$BOOK" "$$QUESTION"

@@ -93,12 +93,16 @@ class RunStore:
         self.save(record)
 
     def new_id(self) -> str:
-        """An id that sorts by time: date, time, and the second's fraction in four hexadecimal digits."""
+        """A new id, its folder made: date, time, and the second's fraction in four hexadecimal digits, so that ids
+        sort by time. Raises: StorageError."""
         while True:
             at = datetime.now(UTC)
             run_id = f"{at:%Y%m%d-%H%M%S}-{at.microsecond * 65536 // 1_000_000:04x}"
-            if not (self._runs / run_id).exists():
-                return run_id
+            with storage_errors(self._runs):
+                self._runs.mkdir(parents=True, exist_ok=True)
+                with contextlib.suppress(FileExistsError):
+                    (self._runs / run_id).mkdir()
+                    return run_id
 
     def save(self, record: RunRecord) -> None:
         """Writes the record. Raises: StorageError."""

@@ -21,9 +21,10 @@ _Json = Annotated[bool, typer.Option("--json", envvar="COA_JSON", help="As JSON.
 
 
 @app.callback()
-def _runs(ctx: typer.Context) -> int:
+@expands_options
+def _runs(ctx: typer.Context, as_json: _Json = False, *, common: CommonOptions) -> int:
     if ctx.invoked_subcommand is None:
-        return _list(ctx, CommonOptions(), as_json=False)
+        return _list(ctx, common, as_json=as_json)
     return 0
 
 

@@ -47,9 +47,7 @@ def _read_file(path: Path, max_bytes: int) -> bytes:
     try:
         status = path.stat()
         if stat.S_ISDIR(status.st_mode):
-            raise DocumentError(
-                f"{_shown(path)} is a folder.", hint="Name a file in it, or use `coa batch run` for a whole folder."
-            )
+            raise DocumentError(f"{_shown(path)} is a folder.", hint="Name a file in it.")
         if status.st_size > max_bytes:
             raise _too_large(_shown(path), status.st_size, max_bytes)
         with path.open("rb") as file:

@@ -35,6 +35,8 @@ OnStage = Callable[[str], None]
 _SMALL_BELOW = 1_000_000_000
 """Parameters; research/engine.md 5: models under it cannot name sentences or end a list."""
 _UNKNOWN_WINDOW = 8192
+# What coa does anyway, by each call's own parameters.
+_SETTINGS_MET = frozenset({"drop_params", "num_retries", "request_timeout", "telemetry", "set_verbose"})
 _PROBE_TIMEOUT_S = 5.0
 
 
@@ -124,6 +126,9 @@ async def open_gateway(settings: Settings, *, calls: bool = True, on_stage: OnSt
         if importing is not None:
             await asyncio.wait([importing])
         raise
+    ignored = sorted(key for key in settings.litellm_settings if key not in _SETTINGS_MET)
+    if ignored:
+        gateway.warnings += (f"litellm_settings: {', '.join(ignored)} are for litellm's proxy and not applied here.",)
     gateway._litellm = importing
     return gateway
 

@@ -176,6 +176,8 @@ class LitellmModel:
             "messages": prompt.messages(),
             "max_tokens": decoding.max_tokens,
             "temperature": decoding.temperature,
+            # Some hosted models refuse a temperature of 0 or a parameter of another's; litellm leaves those out then.
+            "drop_params": True,
             "timeout": self._timeout_s or _timeout_for(prompt, decoding),
         }
         if self.supports_grammar:

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -275,9 +276,9 @@ def test_folders_that_are_no_runs_are_passed_over(tmp_path: Path) -> None:
 
 def test_new_ids_sort_by_time_and_differ(tmp_path: Path) -> None:
     store = RunStore(tmp_path)
-    ids = []
-    for _ in range(50):
-        ids.append(store.new_id())
-        store.path(ids[-1]).mkdir(parents=True)
+    ids = [store.new_id() for _ in range(50)]
     assert ids == sorted(set(ids))
+    with ThreadPoolExecutor(8) as threads:
+        ids.extend(threads.map(lambda _: store.new_id(), range(200)))
+    assert len(set(ids)) == 250
     assert all(len(run_id) == 20 for run_id in ids)
