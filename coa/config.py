@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import difflib
 import os
-import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, cast
@@ -20,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from coa.config_sources import Layer, absolute, environment_layer, find_project_file, read_config_file
 from coa.errors import ConfigError
+from coa.secrets import MASK, hides_all, is_secret
 
 __all__ = [
     "LoadedSettings",
@@ -259,7 +259,7 @@ def _first_problem(error: ValidationError, origins: Mapping[str, str]) -> str:
     message = detail["msg"].removeprefix("Value error, ").partition(", unable to parse")[0]
     message = message.replace("Input should be", "expected")
     given = detail["input"]
-    shown = "" if _NESTED[key] or _is_secret(key) or key.endswith("_url") else f", got {given!r}"
+    shown = "" if _NESTED[key] or hides_all(key) or key.endswith("_url") else f", got {given!r}"
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
     return f"{origins[key]}: {path}: {message}{shown}{more}."
 
@@ -285,34 +285,20 @@ def resolve_environment(value: Any, env: Mapping[str, str] | None = None) -> Any
     return value
 
 
-_SECRET = re.compile(
-    r"(api|access|secret|private|master|encryption|salt|_)_?key(_id)?$|secret|passw|authorization|bearer"
-    r"|credential|cookie|(^|_)token$",
-    re.IGNORECASE,
-)
-_MASK = "********"
+def masked(value: object, key: str = "", *, hidden: bool = False) -> object:
+    """`value` fit to be shown: secrets hidden by their key's name (see `is_secret`), passwords inside URLs too.
 
-
-def _is_secret(key: str) -> bool:
-    return _SECRET.search(key) is not None
-
-
-def masked(value: object, key: str = "") -> object:
-    """`value` fit to be shown or stored: secrets hidden by their key's name, passwords inside URLs too.
-
-    References of the form `os.environ/NAME` are not secret and stay.
+    References of the form `os.environ/NAME` are not secret and stay. `hidden` says that something above is
+    secret already.
     """
+    hidden = hidden or hides_all(key)
     if isinstance(value, Mapping):
         mapping = cast("Mapping[str, object]", value)
-        hide_all = key.endswith("headers")
-        return {str(k): masked(v, "authorization" if hide_all else str(k)) for k, v in mapping.items()}
+        return {str(k): masked(v, str(k), hidden=hidden) for k, v in mapping.items()}
     if isinstance(value, list | tuple):
-        return [masked(item, key) for item in value]
-    if isinstance(value, str) and not value.startswith("os.environ/"):
-        if value and _is_secret(key):
-            return _MASK
-        if "://" in value and "@" in value:
-            return _without_password(value)
+        return [masked(item, key, hidden=hidden) for item in value]
+    if isinstance(value, str) and is_secret("secret" if hidden else key, value):
+        return MASK if hidden else _without_password(value)
     return value
 
 
@@ -320,6 +306,6 @@ def _without_password(url: str) -> str:
     try:
         parts = urlsplit(url)
     except ValueError:
-        return _MASK
+        return MASK
     host = parts.netloc.rpartition("@")[2]
-    return urlunsplit(parts._replace(netloc=f"{_MASK}@{host}")) if host != parts.netloc else url
+    return urlunsplit(parts._replace(netloc=f"{MASK}@{host}")) if host != parts.netloc else MASK

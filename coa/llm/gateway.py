@@ -25,6 +25,7 @@ from coa.llm.deployments import Deployment, DeploymentKind, ModelGroup, group_fr
 from coa.llm.download import LocalModel, find_model
 from coa.llm.embedded import EmbeddedEngine
 from coa.llm.engine_tokens import EngineTokens
+from coa.llm.litellm_clients import on_loopback
 from coa.llm.litellm_model import LitellmModel, load_litellm
 from coa.tokens import EstimatedTokens, TokenCounter
 
@@ -299,7 +300,12 @@ def _get_json(url: str, key: str) -> dict[str, object] | None:
     if urlsplit(url).scheme not in {"http", "https"}:
         return None
     try:
-        response = httpx.get(url, headers={"Authorization": f"Bearer {key}"}, timeout=_PROBE_TIMEOUT_S)
+        response = httpx.get(
+            url,
+            headers={"Authorization": f"Bearer {key}"},
+            timeout=_PROBE_TIMEOUT_S,
+            trust_env=not on_loopback(url),  # a proxy set for the outside cannot reach it
+        )
         body = response.json() if response.is_success else None
     except (httpx.HTTPError, ValueError):
         return None

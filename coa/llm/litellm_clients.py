@@ -1,4 +1,6 @@
-"""Closing the HTTP clients that litellm keeps.
+"""The HTTP clients that litellm keeps: no proxy for loopback, and closed when they are done with.
+
+litellm's clients ask the environment for a proxy, and it has no switch for that by deployment: NO_PROXY is one.
 
 litellm caches one client for each provider, key and timeout, by event loop, and leaves them open for good:
 "unclosed client session" at exit, and in a service that opens models again and again a growing pile of
@@ -10,12 +12,19 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import ipaddress
+import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies_environment
 from weakref import WeakKeyDictionary
 
-__all__ = ["ClientLease"]
+__all__ = ["ClientLease", "on_loopback", "spare_loopback_the_proxy"]
+
+_LOOPBACK = ("127.0.0.1", "localhost")
 
 
 @dataclass
@@ -25,6 +34,32 @@ class _Loop:
 
 
 _loops: WeakKeyDictionary[asyncio.AbstractEventLoop, _Loop] = WeakKeyDictionary()
+
+
+def on_loopback(url: str) -> bool:
+    """Whether `url` leads to this machine; False for what is no URL."""
+    try:
+        host = urlsplit(url).hostname or ""
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def spare_loopback_the_proxy(urls: Iterable[str]) -> None:
+    """Adds the loopback hosts of `urls` to this process's NO_PROXY, for clients that are made later.
+
+    Nothing changes when none is on loopback or no proxy variable is set: where there are none, a NO_PROXY alone
+    would make Python forget the proxies of the system's settings (macOS, Windows).
+    """
+    hosts = [urlsplit(url).hostname or "" for url in urls if on_loopback(url)]
+    if not hosts or not getproxies_environment().keys() - {"no"}:
+        return
+    # Clients read one spelling or the other; to set only one of them would hide what the other holds.
+    names = [name for name in ("no_proxy", "NO_PROXY") if name in os.environ] or ["no_proxy", "NO_PROXY"]
+    for name in names:
+        listed = [host.strip() for host in os.environ.get(name, "").split(",") if host.strip()]
+        if "*" not in listed:
+            os.environ[name] = ",".join(dict.fromkeys([*listed, *_LOOPBACK, *hosts]))
 
 
 class ClientLease:

@@ -17,9 +17,10 @@ from coa.errors import (
     ModelUnavailable,
     RateLimited,
 )
+from coa.secrets import blotted, environment_secrets
 from coa.types import Usage
 
-__all__ = ["translated"]
+__all__ = ["blotted_cause", "translated"]
 
 # By class name along the exception's ancestry, so that neither litellm nor openai is imported here and a
 # class that one of their releases lacks does no harm. The first match wins.
@@ -67,18 +68,16 @@ _ADVICE = re.compile(r"\s*(?:LiteLLM: model group|model=\S+ context_window_fallb
 def translated(
     error: Exception, *, deployment: str | None, secrets: Sequence[str] = (), usage: Usage | None = None
 ) -> ModelError:
-    """The `ModelError` that stands for `error`; to be raised `from` it.
+    """The `ModelError` that stands for `error`; to be raised from its `blotted_cause`.
 
-    `secrets` are blotted out of its message: servers repeat a wrong key. `usage` is what was paid before.
+    `secrets`, those of the environment, and bearer tokens are blotted out of its message: servers repeat a wrong
+    key, and clients the headers that they could not send. `usage` is what was paid before.
     """
     if isinstance(error, ModelError):
         return error
     names = [cls.__name__ for cls in type(error).__mro__]
     kind = next((_BY_NAME[name] for name in names if name in _BY_NAME), None)
-    text = str(error)
-    for secret in secrets:
-        text = text.replace(secret, "********")
-    text = _one_line(text) or type(error).__name__
+    text = _one_line(_blotted(str(error), secrets)) or type(error).__name__
     if kind is ModelError and any(word in text.lower() for word in _CONTEXT_WORDS):
         kind = ContextOverflow
     if kind in (ModelError, ModelUnavailable) and any(word in text.lower() for word in _NO_KEY_WORDS):
@@ -93,6 +92,26 @@ def translated(
         usage=usage,
         retry_after_s=_retry_after(error),
     )
+
+
+def blotted_cause(error: Exception, secrets: Sequence[str] = ()) -> Exception:
+    """`error` itself; where it or what it came from tells a secret, a stand-in without one and without a past.
+
+    Tracebacks and whoever stores an exception whole (a graph's checkpoint, a log) would show it otherwise.
+    """
+    current: BaseException | None = error
+    for _ in range(_LONGEST_CHAIN):
+        if current is None:
+            return error
+        for text in (str(current), repr(current)):
+            if _blotted(text, secrets) != text:
+                return RuntimeError(f"{type(error).__name__}: {_blotted(str(error), secrets)}")
+        current = current.__cause__ or current.__context__
+    return RuntimeError(f"{type(error).__name__}: {_blotted(str(error), secrets)}")
+
+
+def _blotted(text: str, secrets: Sequence[str]) -> str:
+    return blotted(text, (*secrets, *environment_secrets()))
 
 
 def _one_line(text: str) -> str:

@@ -17,9 +17,10 @@ from tenacity.wait import wait_random_exponential
 from coa.errors import BadOutput, ContentRefused, ModelError
 from coa.llm.chat import Completion, Decoding, FinishReason, OnText, visible_text
 from coa.llm.deployments import ModelGroup
-from coa.llm.litellm_clients import ClientLease
-from coa.llm.litellm_errors import translated
+from coa.llm.litellm_clients import ClientLease, spare_loopback_the_proxy
+from coa.llm.litellm_errors import blotted_cause, translated
 from coa.reading import Prompt
+from coa.secrets import secret_strings
 from coa.types import CallUsage, Usage
 
 __all__ = ["LitellmModel", "load_litellm"]
@@ -103,15 +104,15 @@ class LitellmModel:
         self._sleep = sleep
         self._lease: ClientLease | None = None
         groups = (group, *other_groups)
-        self._secrets = tuple(d.api_key for g in groups for d in g.deployments if d.api_key)
         settings: dict[str, object] = {**(router_settings or {})}
+        deployments = [d.as_litellm(g.name) for g in groups for d in g.deployments]
+        self._secrets = tuple(secret_strings([deployments, settings]))
+        spare_loopback_the_proxy(d.base_url for g in groups for d in g.deployments if d.base_url)
         settings["num_retries"] = 0
         if len(group.deployments) == 1 and not other_groups:
             # Nowhere else to go: a cooled-down only deployment would turn a short 429 into "none available".
             settings.setdefault("disable_cooldowns", True)
-        self._router = litellm.Router(
-            model_list=[d.as_litellm(g.name) for g in groups for d in g.deployments], **settings
-        )
+        self._router = litellm.Router(model_list=deployments, **settings)
 
     async def complete(self, prompt: Prompt, decoding: Decoding, *, on_text: OnText | None = None) -> Completion:
         """The reply; see `ChatModel.complete`."""
@@ -148,6 +149,7 @@ class LitellmModel:
     ) -> Completion:
         request = self._request(prompt, decoding)
         started = time.perf_counter()
+        failed: ModelError | None = None
         try:
             if emit is None:
                 reply = _whole(await self._router.acompletion(**request))
@@ -155,8 +157,13 @@ class LitellmModel:
                 emit.restart()
                 stream = await self._router.acompletion(**request, stream=True, stream_options={"include_usage": True})
                 reply = await _streamed(stream, emit)
+        except ModelError:
+            raise
         except Exception as error:  # the one place where litellm's many exceptions become ours
-            raise translated(error, deployment=self.name, secrets=self._secrets, usage=_usage_of(spent)) from error
+            failed = translated(error, deployment=self.name, secrets=self._secrets, usage=_usage_of(spent))
+            cause = blotted_cause(error, self._secrets)
+        if failed is not None:  # raised outside the handler: its context would hold the raw error
+            raise failed from cause
         deployment = str(reply.hidden.get("model_id") or self.group.deployments[0].id)
         spent.append(self._usage(reply))
         usage = _total(spent)

@@ -6,8 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from coa.config import Settings
-from coa.secrets import with_secrets, without_secrets
+import pytest
+
+from coa.config import Settings, masked
+from coa.secrets import secret_strings, with_secrets, without_secrets
 
 SECRET = "sk-0123456789-do-not-store"
 
@@ -24,6 +26,7 @@ def _settings(secret: str, **changes: Any) -> Settings:
                     "api_key": secret,
                     "aws_secret_access_key": secret,
                     "extra_headers": {"X-Team": secret, "Cookie": secret},
+                    "api_keys": [secret, {"name": secret}],
                     "api_base": f"https://user:{secret}@host/v1",
                     "max_tokens": 5,
                 },
@@ -67,3 +70,49 @@ def test_a_secret_that_is_nowhere_any_more_is_dropped() -> None:
 
 def test_a_redis_address_without_a_password_is_no_secret() -> None:
     assert without_secrets(_settings(SECRET, redis_url="redis://host:1/0"))["redis_url"] == "redis://host:1/0"
+
+
+SECRET_PARAMS = {
+    "key": SECRET,
+    "x-api-key": SECRET,
+    "authToken": SECRET,
+    "APIKey": SECRET,
+    "openaiapikey": SECRET,
+    "hf_token": SECRET,
+    "access_tokens": [SECRET],
+    "api_keys": [SECRET, {"name": SECRET}],
+    "passphrase": SECRET,
+    "aws_access_key_id": SECRET,
+    "vertex_credentials": {"inner": {"any": SECRET}},
+    "default_headers": {"X-Team": SECRET, "Authorization": f"Bearer {SECRET}"},
+    "proxy": f"http://someone:{SECRET}@proxy:3128",
+}
+PLAIN_PARAMS = {
+    "max_tokens": "5",
+    "max_token": "5",
+    "input_cost_per_token": "1e-6",
+    "input_cost_per_audio_token": "1e-6",
+    "token_limit": "9",
+    "custom_tokenizer": "x",
+    "keywords": "monkey business",
+    "api_key": "os.environ/OPENAI_KEY",
+    "api_base": "https://host/v1?mail=a@b",
+    "organization": "",
+}
+
+
+@pytest.mark.parametrize("key", SECRET_PARAMS)
+def test_what_is_shown_what_is_stored_and_what_is_blotted_out_agree_on_secrets(key: str) -> None:
+    params = {"model": "openai/x", key: SECRET_PARAMS[key]}
+    entry = {"model_name": "readers", "litellm_params": params}
+    settings = Settings(home=Path("/nowhere"), model_list=[entry])
+    assert SECRET not in json.dumps(masked(entry))
+    assert SECRET not in json.dumps(without_secrets(settings))
+    assert SECRET in set(secret_strings(entry))
+
+
+def test_what_only_sounds_like_a_secret_is_none() -> None:
+    entry = {"model_name": "readers", "litellm_params": {"model": "openai/x", **PLAIN_PARAMS}}
+    assert masked(entry) == entry
+    assert without_secrets(Settings(home=Path("/nowhere"), model_list=[entry]))["model_list"] == [entry]
+    assert list(secret_strings(entry)) == []
