@@ -21,8 +21,10 @@ from coa.agents.references import Reference, without_references
 from coa.agents.worker import WorkerReply
 from coa.errors import ModelError
 from coa.limits import ReadingProfile
+from coa.llm.budget import Demand
 from coa.llm.chat import ChatModel, Decoding, OnText
-from coa.reading import Prompt, harmless, render_text
+from coa.reading import SYSTEM, Prompt, harmless, render_text
+from coa.tokens import EstimatedTokens
 from coa.types import Chunk, CommunicationUnit, Usage
 
 __all__ = ["QUOTES_KEPT", "QUOTE_ANSWER_TOKENS", "Quote", "QuotingManager", "QuotingWorker", "quotes_of"]
@@ -33,6 +35,9 @@ QUOTES_KEPT = 5
 _KEPT_FOR_SUMMARY = 40
 _LONGEST_QUOTE = 400
 QUOTE_ANSWER_TOKENS = 48
+_CHAT_TEMPLATE_TOKENS = 48
+# Vocabularies of small models take more tokens for languages other than English.
+_TOKENS_MARGIN = 0.5
 _LEAST_COVERAGE = 0.3
 _WORDS_PER_SENTENCE = 22
 _BEFORE_NOUNS = frozenset({"a", "an", "the", "of", "in", "on", "at", "to", "by", "from", "with", "his", "her", "their"})
@@ -98,23 +103,44 @@ class QuotingWorker:
         first = self._starts[chunk.span.start]
         if query is None:
             return self._read_for_summary(chunk, first, unit)
-        if self._scores is None or self._scores[0] != query:
-            self._scores = (query, self._ranker.scores(query))
-        scores = self._scores[1][first : first + len(chunk.sentences)]
         kept = quotes_of(unit)
         usage = Usage()
-        added = False
+        asked = self._asked(chunk, query, unit)
+        for at, score in asked:
+            answer, usage = await self._shortened(first + at, query, usage)
+            quote = Quote(Reference(chunk.index + 1, at + 1), score, self._quote(first + at), answer)
+            kept = sorted([*kept, quote], key=lambda q: -q.score)[:QUOTES_KEPT]
+        return self._reply(chunk, kept, unit, bool(asked), usage)
+
+    def demand(self, chunk: Chunk, query: str | None, unit: CommunicationUnit) -> Demand:
+        """The most that `read` can take: just as many calls as it will make, their tokens estimated."""
+        if query is None:
+            return Demand(0)
+        first = self._starts[chunk.span.start]
+        tails = [self._tail(first + at, query) for at, _ in self._asked(chunk, query, unit)]
+        counts = EstimatedTokens(_TOKENS_MARGIN).count([f"{SYSTEM}\n{tail}" for tail in tails])
+        return Demand(
+            calls=len(tails),
+            prompt_tokens=sum(counts) + len(tails) * _CHAT_TEMPLATE_TOKENS,
+            completion_tokens=len(tails) * QUOTE_ANSWER_TOKENS,
+        )
+
+    def _asked(self, chunk: Chunk, query: str, unit: CommunicationUnit) -> list[tuple[int, float]]:
+        """The sentences of the chunk that come to stand among the best so far, and their scores, best first."""
+        if self._scores is None or self._scores[0] != query:
+            self._scores = (query, self._ranker.scores(query))
+        first = self._starts[chunk.span.start]
+        scores = self._scores[1][first : first + len(chunk.sentences)]
+        kept = sorted((q.score for q in quotes_of(unit)), reverse=True)
+        asked: list[tuple[int, float]] = []
         for at in sorted(range(len(scores)), key=lambda i: (-scores[i], i))[:QUOTES_KEPT]:
-            worst = min((q.score for q in kept), default=0.0)
-            if scores[at] <= 0 or (len(kept) >= QUOTES_KEPT and scores[at] <= worst):
+            if scores[at] <= 0 or (len(kept) >= QUOTES_KEPT and scores[at] <= kept[-1]):
                 break
             if _is_heading(self._sentences[first + at]) or self._ranker.coverage(query, first + at) < _LEAST_COVERAGE:
                 continue
-            answer, usage = await self._shortened(first + at, query, usage)
-            quote = Quote(Reference(chunk.index + 1, at + 1), scores[at], self._quote(first + at), answer)
-            kept = sorted([*kept, quote], key=lambda q: -q.score)[:QUOTES_KEPT]
-            added = True
-        return self._reply(chunk, kept, unit, added, usage)
+            asked.append((at, scores[at]))
+            kept = sorted([*kept, scores[at]], reverse=True)[:QUOTES_KEPT]
+        return asked
 
     def _read_for_summary(self, chunk: Chunk, first: int, unit: CommunicationUnit) -> WorkerReply:
         salience = [
@@ -137,10 +163,9 @@ class QuotingWorker:
 
     async def _shortened(self, at: int, query: str, usage: Usage) -> tuple[str, Usage]:
         """The model's answer from one sentence and its neighbours; empty where they do not hold its words."""
-        around = " ".join(self._sentences[max(0, at - 1) : at + 2])
-        tail = self._shorten.render(text=around, question=harmless(query))
+        around = self._around(at)
         try:
-            completion = await self.model.complete(Prompt(tail=tail), Decoding(QUOTE_ANSWER_TOKENS))
+            completion = await self.model.complete(Prompt(tail=self._tail(at, query)), Decoding(QUOTE_ANSWER_TOKENS))
         except ModelError as error:
             error.usage = usage.merged(error.usage or Usage())
             raise
@@ -153,6 +178,12 @@ class QuotingWorker:
             answer = said
         supported = content_words(answer) <= content_words(around) and _negations(answer) <= _negations(around)
         return (answer if supported else ""), usage
+
+    def _around(self, at: int) -> str:
+        return " ".join(self._sentences[max(0, at - 1) : at + 2])
+
+    def _tail(self, at: int, query: str) -> str:
+        return self._shorten.render(text=self._around(at), question=harmless(query))
 
     def _quote(self, at: int) -> str:
         # The unit's own arrow, and brackets that would read as ids, must not come from the source.

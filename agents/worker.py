@@ -15,6 +15,7 @@ from coa.agents.prompting import PromptTemplate
 from coa.agents.references import qualify, references
 from coa.errors import BadOutput, ModelError
 from coa.limits import Limits, ReadingProfile
+from coa.llm.budget import Demand
 from coa.llm.chat import ChatModel, Completion, Decoding
 from coa.reading import harmless, reading_prompt
 from coa.types import Chunk, CommunicationUnit, Usage
@@ -24,6 +25,7 @@ __all__ = ["Worker", "WorkerReply"]
 _WORDS_PER_TOKEN = 0.6
 _SHORTER = 0.5
 _REPEAT_PENALTY = 1.1
+_MOST_CALLS = 2
 
 
 class WorkerReply(NamedTuple):
@@ -91,6 +93,12 @@ class Worker:
             deployment=completion.deployment,
             usage=usage,
         )
+
+    def demand(self, chunk: Chunk, query: str | None, unit: CommunicationUnit) -> Demand:
+        """The most that `read` can take: both calls, in case the first reply is cut off."""
+        limits = self._limits
+        prompt = limits.template_tokens + limits.question_tokens + limits.note_tokens + chunk.n_tokens
+        return Demand(_MOST_CALLS, _MOST_CALLS * prompt, _MOST_CALLS * limits.note_tokens)
 
     async def _ask(self, chunk: Chunk, query: str | None, unit: CommunicationUnit, *, shorter: bool) -> Completion:
         limit = self._limits.note_tokens

@@ -22,12 +22,13 @@ def assembled(
     notes: DiskNotes,
     *,
     quotes: bool,
+    stopped: str | None = None,
     warnings: Sequence[str] = (),
     seconds: float,
 ) -> Answer:
     """The answer of a run whose graph has come to its end.
 
-    `quotes` says that the notes are sentences picked by code. Chunks without a note are listed as skipped.
+    `quotes`: the notes are sentences picked by code. Chunks without a note count as skipped, by `stopped`'s limit.
     """
     texts: list[str] = []
     citations: list[Citation] = []
@@ -55,7 +56,7 @@ def assembled(
         strategy=record.strategy,
         model=record.model,
         question=record.question,
-        coverage=_coverage(plan, notes),
+        coverage=_coverage(plan, notes, unread="not read" if stopped is None else f"stopped by {stopped}"),
         usage=notes.spent,
         citations=tuple(citations),
         notes=tuple(Note(n.chunk, n.text, n.informative) for n in notes.stored() if n.cause is None),
@@ -97,14 +98,14 @@ def _doubts(answer: PartAnswer, support: float | None, title: str | None) -> lis
     return found
 
 
-def _coverage(plan: RunPlan, notes: DiskNotes) -> Coverage:
+def _coverage(plan: RunPlan, notes: DiskNotes, *, unread: str) -> Coverage:
     """What was read; chunks that no note came from are counted over the whole run."""
     found: list[SkippedChunk] = []
     ordinal = 0
     for at, part in enumerate(plan.parts):
         for chunk in part.chunks:
             note = notes.stored_note(at, chunk.index)
-            cause = "not read" if note is None else note.cause
+            cause = unread if note is None else note.cause
             if cause is not None:
                 found.append(SkippedChunk(ordinal, cause))
             ordinal += 1

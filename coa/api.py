@@ -17,7 +17,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 from coa.answering import assembled
 from coa.config import Settings, load_settings
@@ -28,7 +28,7 @@ from coa.events import Event, RunStarted, StageChanged, WarningRaised
 from coa.limits import Limits, ReadingProfile
 from coa.llm.budget import Budget
 from coa.llm.gateway import Gateway, open_gateway
-from coa.planning import Plan, estimate, limits_for, plan_run, seconds_per_token
+from coa.planning import Plan, budget_for, estimate, limits_for, plan_run, seconds_per_token
 from coa.reading import PREFIX_VERSION
 from coa.roles import DEFAULT_WORDS, Roles, roles_for
 from coa.run_notes import DiskNotes
@@ -56,7 +56,12 @@ OnEvent = Callable[[Event], None]
 Source = Document | str | Path | bytes
 _T = TypeVar("_T")
 
-_WORDS_TO_TOKENS = 2.0
+
+class _Allowed(NamedTuple):
+    """What a call and a run may take."""
+
+    limits: Limits
+    budget: Budget
 
 
 class Session:
@@ -131,11 +136,13 @@ class Session:
             document = replace(self.runs.document(record.document_sha256), name=record.document)
             return await session._execute(record, document, self.runs.plan(record.run_id, document))
 
-    async def plan(self, document: Document, question: str | None, *, per: str = "book") -> Plan:
-        """What `ask` (or `summarize` for None) would do; makes no call."""
+    async def plan(
+        self, document: Document, question: str | None, *, per: str = "book", words: int | None = None
+    ) -> Plan:
+        """What `ask` (or `summarize` for None) would do; makes no call. Raises: what they raise before their first."""
         _strategy_name(self.settings)
         gateway = await self._open(calls=False)
-        limits = await asyncio.to_thread(limits_for, gateway, self.settings)
+        limits, _ = await self._allowed(gateway, words)
         plan = await asyncio.to_thread(
             plan_run, document, question, gateway=gateway, limits=limits, per_chapter=per == "chapter"
         )
@@ -174,9 +181,9 @@ class Session:
         _strategy_name(self.settings)
         gateway = await self._open()
         self._emit(StageChanged("counting tokens"))
-        limits = await asyncio.to_thread(limits_for, gateway, self._sized(words))
+        allowed = await self._allowed(gateway, words)
         plan = await asyncio.to_thread(
-            plan_run, document, question, gateway=gateway, limits=limits, per_chapter=per == "chapter"
+            plan_run, document, question, gateway=gateway, limits=allowed.limits, per_chapter=per == "chapter"
         )
         created = now()
         record = RunRecord(
@@ -197,30 +204,29 @@ class Session:
             settings=without_secrets(self.settings),
         )
         await asyncio.to_thread(self.runs.create, record, document, plan)
-        return await self._execute(record, document, plan)
+        return await self._execute(record, document, plan, allowed)
 
-    async def _execute(self, record: RunRecord, document: Document, plan: RunPlan) -> Answer:
+    async def _execute(
+        self, record: RunRecord, document: Document, plan: RunPlan, allowed: _Allowed | None = None
+    ) -> Answer:
         """Reads what has not been read yet and answers; keeps the record's state true whatever happens."""
         started = time.perf_counter()
         with self.runs.locked(record.run_id):
             record = self.runs.changed(record, "running")
             try:
                 gateway = await self._open()
-                limits = await asyncio.to_thread(limits_for, gateway, self._sized(record.words))
+                allowed = allowed or await self._allowed(gateway, record.words)
                 roles = roles_for(
                     record,
                     plan,
                     await gateway.chat_model(),
                     profile=self._profile(gateway),
-                    limits=limits,
+                    limits=allowed.limits,
                     temperature=self.settings.temperature,
                 )
                 record = self.runs.with_prompts(record, {"reading_prefix": PREFIX_VERSION, **roles.prompt_digests})
-                stopped = await self._read(record, plan, roles, gateway, limits)
-            except RunDrained:
-                self.runs.changed(record, "drained")
-                raise
-            except asyncio.CancelledError:
+                stopped = await self._read(record, plan, roles, gateway, allowed.budget)
+            except (RunDrained, asyncio.CancelledError):
                 self.runs.changed(record, "drained")
                 raise
             except CoaError as error:
@@ -233,6 +239,7 @@ class Session:
                 plan,
                 DiskNotes(self.runs, record.run_id),
                 quotes=self._profile(gateway).quotes,
+                stopped=stopped,
                 warnings=gateway.warnings,
                 seconds=time.perf_counter() - started,
             )
@@ -242,13 +249,15 @@ class Session:
         if stopped is not None:
             raise BudgetExceeded(
                 f"stopped by {stopped}: {answer.coverage.read} of {answer.coverage.chunks} chunks were read.",
-                hint="Start again with a higher limit.",
+                hint="Start again with a higher limit."
+                if answer.coverage.read
+                else "One chunk and the answer may take more than that: start again with a higher limit.",
                 answer=answer if answer.coverage.read else None,
             )
         return answer
 
     async def _read(
-        self, record: RunRecord, plan: RunPlan, roles: Roles, gateway: Gateway, limits: Limits
+        self, record: RunRecord, plan: RunPlan, roles: Roles, gateway: Gateway, budget: Budget
     ) -> str | None:
         """Runs the graph to its end; why the budget stopped it, or None."""
         from coa.graphs import ReadContext, strategy
@@ -260,11 +269,10 @@ class Session:
             worker=roles.worker,
             manager=roles.manager,
             notes=notes,
-            budget=Budget(self.settings.max_calls, self.settings.max_tokens_total, self.settings.max_cost_usd),
+            budget=budget,
             spent=notes.spent,
             on_worker_failure=self.settings.on_worker_failure,
-            worker_tokens=limits.worker_tokens,
-            manager_tokens=limits.manager_tokens,
+            manager_demand=roles.manager_demand,
         )
         for warning in gateway.warnings:
             self._emit(WarningRaised(warning))
@@ -303,11 +311,11 @@ class Session:
             return gateway.profile
         return replace(gateway.profile, quotes=self.settings.notes == "quotes")
 
-    def _sized(self, words: int | None) -> Settings:
-        """The settings with room for a summary of `words` words."""
-        if words is None or self.settings.answer_tokens is not None or words <= DEFAULT_WORDS:
-            return self.settings
-        return self.settings.model_copy(update={"answer_tokens": int(words * _WORDS_TO_TOKENS)})
+    async def _allowed(self, gateway: Gateway, words: int | None) -> _Allowed:
+        """Raises: LimitsError, and ConfigError for a limit in dollars on a model without a price."""
+        written = words if (words or 0) > DEFAULT_WORDS and not self._profile(gateway).quotes else None
+        limits = await asyncio.to_thread(limits_for, gateway, self.settings, words=written)
+        return _Allowed(limits, await budget_for(gateway, self.settings))
 
     def _emit(self, event: Event) -> None:
         if self._on_event is not None:

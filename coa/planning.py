@@ -5,26 +5,29 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from coa.agents import Manager, QuotingWorker, Worker
 from coa.agents.quoting import QUOTE_ANSWER_TOKENS, QUOTES_KEPT
 from coa.cache import aligned_tokens
 from coa.chunking import chunk_document
 from coa.config import Settings
-from coa.errors import ConfigError, DocumentEmpty
+from coa.errors import ConfigError, DocumentEmpty, LimitsError
 from coa.limits import Limits, fit_limits
+from coa.llm.budget import Budget, Prices
 from coa.llm.gateway import Gateway
 from coa.reading import SYSTEM, reading_prefix
 from coa.runs import Part, RunPlan, RunStore
 from coa.types import Document, LeftOut, Span
 
-__all__ = ["Estimate", "Plan", "estimate", "limits_for", "plan_run", "seconds_per_token"]
+__all__ = ["Estimate", "Plan", "budget_for", "estimate", "limits_for", "plan_run", "seconds_per_token"]
 
 _CHAT_TEMPLATE_TOKENS = 48
 # Notes grow over the first chunks and then stay near their cap; replies of small models stay under it.
 _NOTES_SHARE = 0.6
 # Three sentences, the instruction and the chat template.
 _SHORTEN_TOKENS = 120
+_WORDS_TO_TOKENS = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,10 +65,11 @@ class Estimate:
     cacheable_tokens: int
 
 
-def limits_for(gateway: Gateway, settings: Settings) -> Limits:
+def limits_for(gateway: Gateway, settings: Settings, *, words: int | None = None) -> Limits:
     """The shares of the gateway's window. Blocking where the counter asks a server.
 
-    Raises: LimitsError.
+    `words` is how long an answer in the model's own words is to be: its share is enlarged where that would not
+    fit in, but for an `answer_tokens` of the settings. Raises: LimitsError.
     """
     profile = gateway.profile
     templates = [
@@ -74,14 +78,41 @@ def limits_for(gateway: Gateway, settings: Settings) -> Limits:
         *QuotingWorker.template_texts(profile),
     ]
     counts = gateway.counter.count([SYSTEM + "\n" + reading_prefix("", ()) + text for text in templates])
-    return fit_limits(
+    fit = partial(
+        fit_limits,
         window=gateway.window,
         template_tokens=max(counts) + _CHAT_TEMPLATE_TOKENS,
         question_tokens=settings.question_tokens,
         chunk_tokens=settings.chunk_tokens or _advised_chunk(gateway, settings),
         note_tokens=settings.note_tokens or gateway.note_tokens,
-        answer_tokens=settings.answer_tokens or gateway.answer_tokens,
     )
+    limits = fit(answer_tokens=settings.answer_tokens or gateway.answer_tokens)
+    if words is None or settings.answer_tokens is not None:
+        return limits
+    needed = int(words * _WORDS_TO_TOKENS)
+    try:
+        return limits if needed <= limits.answer_tokens else fit(answer_tokens=needed)
+    except LimitsError as error:
+        raise LimitsError(error.message, hint=f"Lower --words: {words} words take about {needed} tokens.") from error
+
+
+async def budget_for(gateway: Gateway, settings: Settings) -> Budget:
+    """The limits on spending, with the model's prices where dollars are limited.
+
+    Raises: ConfigError where they are and the price is unknown.
+    """
+    prices = None
+    if settings.max_cost_usd is not None:
+        # Each alone, so that of several deployments the dearest counts for either kind of token.
+        prompt, completion = await gateway.cost_of(1, 0), await gateway.cost_of(0, 1)
+        if prompt is None or completion is None:
+            raise ConfigError(
+                f"--max-cost cannot be kept: the price of {gateway.group.name!r} is unknown.",
+                hint="Configure input_cost_per_token and output_cost_per_token in its model_info, or use "
+                "--max-tokens-total.",
+            )
+        prices = Prices(prompt, completion)
+    return Budget(settings.max_calls, settings.max_tokens_total, settings.max_cost_usd, prices)
 
 
 def plan_run(

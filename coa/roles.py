@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from coa.agents import Manager, QuotingManager, QuotingWorker, Worker
 from coa.limits import Limits, ReadingProfile
+from coa.llm.budget import Demand
 from coa.llm.chat import ChatModel
 from coa.runs import RunPlan, RunRecord
 
@@ -20,6 +21,8 @@ class Roles(NamedTuple):
 
     worker: Worker | QuotingWorker
     manager: Manager | QuotingManager
+    manager_demand: Demand
+    """The most that an answer can take."""
 
     @property
     def prompt_digests(self) -> dict[str, str]:
@@ -34,9 +37,12 @@ def roles_for(
     words = record.words or DEFAULT_WORDS
     if profile.quotes:
         return Roles(
-            QuotingWorker(model, [c for p in plan.parts for c in p.chunks]), QuotingManager(model, words=words)
+            QuotingWorker(model, [c for p in plan.parts for c in p.chunks]),
+            QuotingManager(model, words=words),
+            Demand(0),
         )
     return Roles(
         Worker(model, limits, profile, language=record.language, temperature=temperature),
         Manager(model, limits, profile, language=record.language, words=words, temperature=temperature),
+        Demand(1, limits.manager_tokens - limits.answer_tokens, limits.answer_tokens),
     )

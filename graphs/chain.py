@@ -65,9 +65,9 @@ async def _read(state: ChainState, runtime: Runtime[ReadContext]) -> dict[str, o
     stored = await context.notes.note(part, position)
     reused = stored is not None
     if stored is None:
-        refusal = context.budget.refusal(
-            context.spent, next_tokens=context.worker_tokens, reserved_tokens=context.manager_tokens
-        )
+        unit = CommunicationUnit(state["unit_text"], state["unit_chunk"])
+        demand = context.demand(chunk, state["question"], unit)
+        refusal = context.budget.refusal(context.spent, demand, context.manager_demand)
         if refusal is not None:
             return _stopped(state, context, refusal)
         runtime.stream_writer(ChunkStarted(ordinal, context.n_chunks, chunk.n_tokens))

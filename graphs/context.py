@@ -5,15 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
 
 from coa.agents import ManagerReply, WorkerReply
-from coa.llm.budget import Budget
+from coa.llm.budget import Budget, Demand
 from coa.llm.chat import OnText
 from coa.runs import Part, PartAnswer, StoredNote
 from coa.types import Chunk, CommunicationUnit, Usage
 
-__all__ = ["Answering", "InMemoryNotes", "Interrupted", "NoteStore", "ReadContext", "Reading"]
+__all__ = ["Answering", "Demanding", "InMemoryNotes", "Interrupted", "NoteStore", "ReadContext", "Reading"]
 
 
 _T = TypeVar("_T")
@@ -28,6 +28,15 @@ class Reading(Protocol):
 
     async def read(self, chunk: Chunk, query: str | None, unit: CommunicationUnit) -> WorkerReply:
         """The unit after `chunk`. Raises: ModelError."""
+        ...
+
+
+@runtime_checkable
+class Demanding(Protocol):
+    """A worker that says what a read can take; a host's need not."""
+
+    def demand(self, chunk: Chunk, query: str | None, unit: CommunicationUnit) -> Demand:
+        """The most that `read` with these arguments can take, repeated calls included."""
         ...
 
 
@@ -98,11 +107,18 @@ class ReadContext:
     spent: Usage = field(default_factory=Usage)
     """Of the whole run, earlier processes included; the nodes keep it up to date."""
     on_worker_failure: Literal["skip", "fail"] = "skip"
-    worker_tokens: int = 0
-    """The most that a worker's call can take; for the budget."""
-    manager_tokens: int = 0
+    worker_demand: Demand = field(default_factory=Demand)
+    """The most that a read can take, for the budget, where the worker is not `Demanding`."""
+    manager_demand: Demand = field(default_factory=Demand)
+    """The most that an answer can take."""
     _call: asyncio.Task[Any] | None = field(default=None, init=False, repr=False)
     _interrupted: bool = field(default=False, init=False, repr=False)
+
+    def demand(self, chunk: Chunk, query: str | None, unit: CommunicationUnit) -> Demand:
+        """The most that reading `chunk` can take."""
+        if isinstance(self.worker, Demanding):
+            return self.worker.demand(chunk, query, unit)
+        return self.worker_demand
 
     async def calling(self, call: Coroutine[Any, Any, _T]) -> _T:
         """The result of a model call that `interrupt` can break off. Raises: Interrupted then."""

@@ -88,7 +88,12 @@ class SessionLike(Protocol):
     ) -> Answer: ...
     async def resume(self, run_id: str) -> Answer: ...
     async def plan(
-        self, document: Document, question: str | None, *, per: Literal["book", "chapter"] = "book"
+        self,
+        document: Document,
+        question: str | None,
+        *,
+        per: Literal["book", "chapter"] = "book",
+        words: int | None = None,
     ) -> PlanLike: ...
 
 

@@ -98,7 +98,7 @@ def summarize(
     settings = settings_of(ctx, common, run).settings
     document = read_book(book, settings)
     if run.dry_run:
-        return _dry_run(invocation_of(ctx), settings, document, [None], sink, per=per.value)
+        return _dry_run(invocation_of(ctx), settings, document, [None], sink, per=per.value, words=words)
     job = Job(
         lambda session: session.summarize(document, words=words, per=per.value, language=language.lower()),
         language=document.language,
@@ -145,6 +145,7 @@ def _dry_run(
     output: Output,
     *,
     per: Literal["book", "chapter"] = "book",
+    words: int | None = None,
 ) -> int:
     """Prints what the questions would take."""
     import asyncio
@@ -153,7 +154,7 @@ def _dry_run(
 
     async def plans() -> list[PlanLike]:
         async with invocation.load_api().Session(settings) as session:
-            return [await session.plan(document, question, per=per) for question in questions]
+            return [await session.plan(document, question, per=per, words=words) for question in questions]
 
     found = asyncio.run(plans())
     form = output.options.form

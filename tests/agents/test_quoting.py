@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import random
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -14,8 +16,9 @@ from coa.agents import QuotingManager, QuotingWorker, Reference, quotes_of
 from coa.agents.lexical import content_words
 from coa.agents.quoting import Quote
 from coa.errors import ModelUnavailable
-from coa.llm.chat import Completion
+from coa.llm.chat import Completion, Decoding
 from coa.llm.scripted import ScriptedModel
+from coa.reading import Prompt
 from coa.types import CallUsage, Chunk, CommunicationUnit, Document, Usage
 
 Book = Callable[..., tuple[Document, list[Chunk]]]
@@ -216,3 +219,26 @@ async def test_an_error_of_a_later_call_tells_what_the_earlier_one_cost(book: Bo
 
 async def test_without_quotes_the_manager_says_that_there_is_nothing(book: Book) -> None:
     assert (await QuotingManager(ScriptedModel()).answer("Who?", EMPTY)).text == "The text does not say."
+
+
+@pytest.mark.parametrize("seed", range(20))
+async def test_a_read_takes_just_the_calls_it_demands_and_no_more_tokens(book: Book, seed: int) -> None:
+    said_of_keys = ["Rain fell.", "A key of brass.", "The brass key of Ada.", "Ada hid a key.", "Ada hid brass.", "KEY"]
+    chance = random.Random(seed)
+    _, made = book(*[chance.choices(said_of_keys, k=chance.randint(1, 6)) for _ in range(chance.randint(1, 6))])
+    question = "Where did Ada hide the brass key?"
+
+    def respond(prompt: Prompt, _: Decoding) -> Completion:
+        said = "one two " * 20
+        n_prompt = sum(len(re.findall(r"\w+|[^\w\s]", m["content"])) for m in prompt.messages())
+        return Completion(said, "stop", CallUsage(n_prompt, 0, len(said.split()), 0.0), "s", 0.0)
+
+    worker, unit = QuotingWorker(ScriptedModel(respond=respond), made), EMPTY
+    for chunk in made:
+        demand = worker.demand(chunk, question, unit)
+        reply = await worker.read(chunk, question, unit)
+        assert demand.calls == reply.usage.calls
+        assert demand.prompt_tokens >= reply.usage.prompt_tokens
+        assert demand.completion_tokens >= reply.usage.completion_tokens
+        assert worker.demand(chunk, None, unit).calls == 0
+        unit = reply.unit

@@ -143,9 +143,14 @@ class FakeSession:
         return self._outcome("resume", run_id)
 
     async def plan(
-        self, document: Document, question: str | None, *, per: Literal["book", "chapter"] = "book"
+        self,
+        document: Document,
+        question: str | None,
+        *,
+        per: Literal["book", "chapter"] = "book",
+        words: int | None = None,
     ) -> FakePlan:
-        self.api.calls.append(("plan", (question, per)))
+        self.api.calls.append(("plan", (question, per, words)))
         return self.api.plan
 
     def _outcome(self, task: str, detail: Any) -> Answer:

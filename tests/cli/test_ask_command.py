@@ -221,7 +221,7 @@ def test_control_characters_do_not_reach_the_terminal(cli: Cli) -> None:
 def test_a_dry_run_prints_the_plan_and_asks_nothing(cli: Cli) -> None:
     result = cli("ask", "book.txt", "A?", "-n")
     assert result.code == 0
-    assert cli.api.calls == [("plan", ("A?", "book"))]
+    assert cli.api.calls == [("plan", ("A?", "book", None))]
     for part in ("12 of at most 1,500 tokens", "13", "20,000 (80% cacheable", "unknown price", "about 1:15 min"):
         assert part in result.out
     both = json.loads(cli("ask", "book.txt", "A?", "-q", "B?", "--dry-run", "--json").out)
@@ -233,11 +233,11 @@ def test_a_dry_run_prints_the_plan_and_asks_nothing(cli: Cli) -> None:
 def test_summarize_hands_on_what_was_asked_for(cli: Cli) -> None:
     assert cli("summarize", "book.txt", "--per", "chapter", "--words", "90", "--language", "DE").code == 0
     assert cli("summarize", "book.txt").code == 0
-    assert cli("summarize", "book.txt", "-n", "--per", "chapter").code == 0
+    assert cli("summarize", "book.txt", "-n", "--per", "chapter", "--words", "90").code == 0
     assert cli.api.calls == [
         ("summarize", (90, "chapter", "de")),
         ("summarize", (None, "book", "auto")),
-        ("plan", (None, "chapter")),
+        ("plan", (None, "chapter", 90)),
     ]
 
 

@@ -17,7 +17,11 @@ TEXT = b"Ada came to the harbour. The lamp was lit at seven. Nobody slept in the
 
 
 def _answer(
-    home: Path, *replies: PartAnswer, notes: tuple[StoredNote, ...] = (), titles: tuple[str | None, ...] = (None,)
+    home: Path,
+    *replies: PartAnswer,
+    notes: tuple[StoredNote, ...] = (),
+    titles: tuple[str | None, ...] = (None,),
+    stopped: str | None = None,
 ) -> Answer:
     document = read_document(TEXT, name="b.txt")
     chunks = tuple(chunk_document(document, budget=500, counter=EstimatedTokens()))
@@ -30,7 +34,7 @@ def _answer(
     for part, reply in enumerate(replies):
         runs.add_part_answer("r", part, reply)
     stored = DiskNotes(runs, "r")
-    return assembled(record, document, plan, stored, quotes=False, warnings=("w", "w"), seconds=1.0)
+    return assembled(record, document, plan, stored, quotes=False, stopped=stopped, warnings=("w", "w"), seconds=1.0)
 
 
 def _note(part: int, cause: str | None = None) -> StoredNote:
@@ -63,6 +67,15 @@ def test_the_parts_of_an_answer_share_one_numbering_and_missing_parts_are_told(t
     assert [c.quote for c in answer.citations][1] == "The lamp was lit at seven."
     assert [(s.index, s.cause) for s in answer.coverage.skipped] == [(1, "filtered"), (2, "not read")]
     assert answer.coverage.read == 1
+
+
+def test_what_a_limit_left_unread_is_put_down_to_it(tmp_path: Path) -> None:
+    reply = PartAnswer("Ada came [1.1].", False, Usage(calls=1))
+    titles = ("I", "II", "III")
+    answer = _answer(
+        tmp_path, reply, notes=(_note(0), _note(1, "filtered")), titles=titles, stopped="the limit of 3 calls"
+    )
+    assert [s.cause for s in answer.coverage.skipped] == ["filtered", "stopped by the limit of 3 calls"]
 
 
 def test_a_stop_is_told_once_to_each_listener_early_or_late() -> None:

@@ -267,14 +267,15 @@ async def test_a_cancelled_run_can_be_resumed(server: FaultServer, configured: M
 
 
 async def test_a_budget_gives_what_was_read(server: FaultServer, configured: Make, document: Document) -> None:
-    async with Session(configured(max_calls=3)) as session:
-        with pytest.raises(BudgetExceeded, match=r"stopped by the limit of 3 calls: 2 of \d+ chunks") as caught:
+    async with Session(configured(max_calls=4)) as session:
+        with pytest.raises(BudgetExceeded, match=r"stopped by the limit of 4 calls: 2 of \d+ chunks") as caught:
             await session.summarize(document)
         assert server.stats().calls == 3
         answer = caught.value.answer
         assert answer is not None
         assert (answer.coverage.read, answer.coverage.complete) == (2, False)
         assert answer.text.startswith("They mended sails")
+        assert {s.cause for s in answer.coverage.skipped} == {"stopped by the limit of 4 calls"}
         assert session.runs.last().state == "partial"
         assert (await session.resume(answer.run_id)) == answer
     async with Session(configured(max_calls=1)) as session:

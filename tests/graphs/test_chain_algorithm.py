@@ -12,18 +12,19 @@ from typing import Any, Literal
 
 import pytest
 
-from coa.agents import Manager, Worker
+from coa.agents import Manager, Worker, WorkerReply
 from coa.errors import BadOutput, ContentRefused, ModelError, ModelUnavailable, RunDrained, StorageError
 from coa.events import AnswerStarted, AnswerToken, ChunkRead, ChunkSkipped, ChunkStarted, Event
 from coa.graphs import InMemoryNotes, ReadContext, build_chain, strategy
+from coa.graphs.context import Reading
 from coa.graphs.running import run_graph
 from coa.limits import FULL, Limits
-from coa.llm.budget import Budget
+from coa.llm.budget import Budget, Demand, Prices
 from coa.llm.chat import Completion, Decoding, OnText
 from coa.llm.scripted import ScriptedModel
 from coa.reading import Prompt
 from coa.runs import Part
-from coa.types import CallUsage, Chunk, Span, Usage
+from coa.types import CallUsage, Chunk, CommunicationUnit, Span, Usage
 
 LIMITS = Limits(4096, 2000, 256, 400, 300, 500)
 
@@ -60,6 +61,8 @@ class Run:
     notes: InMemoryNotes = field(default_factory=InMemoryNotes)
     events: list[Event] = field(default_factory=list)
     drain: Callable[[str], None] = lambda reason: None
+    worker: Callable[[ScriptedModel], Reading] = lambda model: Worker(model, LIMITS, FULL)
+    worker_demand: Demand = field(default_factory=Demand)
 
     async def __call__(
         self,
@@ -77,14 +80,14 @@ class Run:
             spent = spent.merged(answer.usage)
         context = ReadContext(
             parts=self.parts,
-            worker=Worker(model, LIMITS, FULL),
+            worker=self.worker(model),
             manager=Manager(model, LIMITS, FULL),
             notes=self.notes,
             budget=budget or Budget(),
             spent=spent,
             on_worker_failure=on_worker_failure,
-            worker_tokens=220,
-            manager_tokens=220,
+            worker_demand=self.worker_demand,
+            manager_demand=Demand(1, LIMITS.manager_tokens - LIMITS.answer_tokens, LIMITS.answer_tokens),
         )
 
         def told(event: Event) -> None:
@@ -277,12 +280,16 @@ async def test_a_finished_run_makes_no_call_when_it_is_run_again(tmp_path: Path)
 @pytest.mark.parametrize(
     ("budget", "n_read", "reason"),
     [
-        (Budget(max_calls=3), 2, "the limit of 3 calls"),
+        (Budget(max_calls=4), 2, "the limit of 4 calls"),
         (Budget(max_calls=1), 0, "the limit of 1 calls"),
-        (Budget(max_tokens_total=879), 2, "the limit of 879 tokens"),
-        (Budget(max_cost_usd=0.35), 2, "the limit of $0.35"),
+        # What a read and the answer take at most: 3,132 + 1,456 tokens, 1.7328 + 0.7624 dollars; a call: 220, 0.1.
+        (Budget(max_tokens_total=5027), 2, "the limit of 5027 tokens"),
+        (Budget(max_tokens_total=4587), 0, "the limit of 4587 tokens"),
+        (Budget(max_cost_usd=2.65, prices=Prices(0.0004, 0.001)), 2, "the limit of $2.65"),
+        (Budget(max_cost_usd=2.49, prices=Prices(0.0004, 0.001)), 0, "the limit of $2.49"),
+        (Budget(max_cost_usd=2.28, prices=Prices(1e-9, 1e-9)), 2, "the limit of $2.28"),
     ],
-    ids=["calls", "no call at all", "tokens", "dollars"],
+    ids=["calls", "no call", "tokens", "no token", "dollars", "no dollar", "dearer than configured"],
 )
 async def test_a_budget_stops_the_reading_and_leaves_enough_for_the_answer(
     tmp_path: Path, budget: Budget, n_read: int, reason: str
@@ -297,6 +304,33 @@ async def test_a_budget_stops_the_reading_and_leaves_enough_for_the_answer(
     assert 0 in run.notes.answers
     if n_read:
         assert run.notes.answers[0].text == "ANSWER(" + ">".join(f"c{i}" for i in range(n_read)) + ")"
+
+
+@pytest.mark.parametrize("max_calls", range(1, 9))
+async def test_a_limit_of_calls_holds_where_every_note_is_asked_for_twice(tmp_path: Path, max_calls: int) -> None:
+    def respond(prompt: Prompt, decoding: Decoding) -> Completion:
+        again = prompt.prefix and len(model.calls) % 2
+        return Completion("A note.", "length" if again else "stop", CallUsage(200, 0, 20, 0.1), "s", 0.1)
+
+    run, model = Run(tmp_path, (_part(5),)), ScriptedModel(respond=respond)
+    assert await run(model, budget=Budget(max_calls=max_calls)) == f"the limit of {max_calls} calls"
+    assert len(run.notes.notes) == (max_calls - 1) // 2
+    assert len(model.calls) <= max_calls
+
+
+class _HostsWorker:
+    """A worker of a host, which says nothing of what it takes."""
+
+    async def read(self, chunk: Chunk, query: str | None, unit: CommunicationUnit) -> WorkerReply:
+        usage = Usage().plus(CallUsage(1, 0, 1, 0.0)).plus(CallUsage(1, 0, 1, 0.0))
+        return WorkerReply(CommunicationUnit("A note.", chunk.index), True, usage)
+
+
+@pytest.mark.parametrize(("demand", "n_read"), [(Demand(), 2), (Demand(2), 1)])
+async def test_a_hosts_worker_takes_what_the_context_says(tmp_path: Path, demand: Demand, n_read: int) -> None:
+    run = Run(tmp_path, (_part(5),), worker=lambda model: _HostsWorker(), worker_demand=demand)
+    assert await run(ScriptedModel(["ANSWER"]), budget=Budget(max_calls=4)) == "the limit of 4 calls"
+    assert len(run.notes.notes) == n_read
 
 
 async def test_an_unknown_price_stops_a_run_with_a_limit_in_dollars(tmp_path: Path) -> None:
