@@ -38,6 +38,7 @@ from coa.types import (
     Document,
     LeftOut,
     Note,
+    Place,
     Section,
     SkippedChunk,
     Span,
@@ -272,6 +273,7 @@ class RunStore:
         with storage_errors(path):
             raw = json.loads(path.read_text(encoding="utf-8"))
         raw["sections"] = tuple(Section(**{**s, "span": Span(*s["span"])}) for s in raw["sections"])
+        raw["places"] = tuple(Place(**{**p, "span": Span(*p["span"])}) for p in raw["places"])
         raw["left_out"] = tuple(LeftOut(**{**p, "span": Span(*p["span"])}) for p in raw["left_out"])
         raw["warnings"] = tuple(raw["warnings"])
         return Document(**raw)
