@@ -19,7 +19,7 @@ class ReadingLimits:
     max_bytes: int = 200_000_000
     """Of the file itself."""
     max_archive_ratio: float = 200.0
-    """Unpacked bytes of an archive's entry per packed byte; entries that unpack to less than a megabyte may have more."""
+    """Unpacked bytes of an archive's entry per packed byte; entries under a megabyte may have more."""
     max_archive_entries: int = 20_000
     max_unpacked_bytes: int = 1_000_000_000
     """Of all entries of an archive that are read, and of the text that comes out of any file."""
