@@ -24,6 +24,7 @@ LEADERS = re.compile(r"(?:[.·…_]\s?){4,}\s*(?:\d{1,5}|[ivxlcdm]{1,9})$", re.I
 _INDENT = 0.6
 _LOOSE = 1.3
 _NOTE_RATIO = 0.93
+_MOST_NOTES_RATIO = 0.8
 _SIZE_RATIO = 1.1
 _USUAL_LEADING = 1.2
 
@@ -125,8 +126,9 @@ def paragraphs(pages: Sequence[list[Line]], measures: Measures) -> list[Paragrap
             done.extend(waiting)
             waiting.clear()
 
+    notes: list[Line] = []
     for lines in pages:
-        body, notes = _without_notes(lines, measures)
+        body, notes = _without_notes(lines, measures, running=bool(notes))
         for line in body:
             if current is not None and _continues(current, line, measures):
                 current.lines.append(line)
@@ -151,15 +153,18 @@ def _kind(line: Line, measures: Measures) -> BlockKind:
     return "list_item" if _BULLET.match(line.text) or _NUMBERED.match(line.text) else "paragraph"
 
 
-def _without_notes(lines: list[Line], measures: Measures) -> tuple[list[Line], list[Line]]:
-    """The lines and, apart, the small ones at the foot of the page from the first that begins as a note does."""
+def _without_notes(lines: list[Line], measures: Measures, *, running: bool) -> tuple[list[Line], list[Line]]:
+    """The lines and, apart, the small ones at the foot of the page if they begin as notes do.
+
+    `running`: the page before had notes, so that one of them may run on here.
+    """
     at = len(lines)
     while at > 0 and lines[at - 1].size < _NOTE_RATIO * measures.size:
         at -= 1
-    while at < len(lines) and not _NOTE.match(lines[at].text):
-        at += 1
-    # A whole page of small print is no page of notes.
-    return (lines, []) if at == 0 else (lines[:at], lines[at:])
+    # A page of small print is no page of notes.
+    if at == len(lines) or len(lines) - at > _MOST_NOTES_RATIO * len(lines):
+        return lines, []
+    return (lines[:at], lines[at:]) if running or _NOTE.match(lines[at].text) else (lines, [])
 
 
 def _note_paragraphs(lines: Sequence[Line]) -> list[Paragraph]:
