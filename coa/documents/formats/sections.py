@@ -17,6 +17,8 @@ __all__ = ["Opening", "find_sections", "title_of"]
 _FEWEST = 2
 _FEWEST_NUMBERED = 2
 _RISING_RATIO = 0.6
+_NUMBERED_RATIO = 0.4
+_EXPLICIT = frozenset({"chapter", "cjk", "part"})
 _LARGEST_RATIO = 0.6
 _DEEPEST = 6
 _LONGEST_HEADING = 200
@@ -132,13 +134,14 @@ def _without_title(headings: list[Opening]) -> list[Opening]:
 
 def _with_kinds(openings: list[Opening], text: str, span: Span) -> list[Opening]:
     """With numbers read from the titles, and told apart: parts, chapters, sections, front and back matter."""
-    numbered = [o if o.number is not None else o._replace(number=_number(o.title)) for o in openings]
-    level = _chapter_level(numbered, span)
-    mine = [o for o in numbered if o.level == level]
-    with_number = [o for o in mine if o.number is not None]
-    by_number = len(with_number) >= max(_FEWEST_NUMBERED, 0.4 * len(mine))
-    first = with_number[0].start if by_number else span.start
-    last = with_number[-1].start if by_number else span.end
+    styles = [_style(o.title) for o in openings]
+    level, by_number = _chapter_level(openings, styles, span)
+    numbered: list[Opening] = []
+    for opening, (number, style) in zip(openings, styles, strict=True):
+        believed = style in _EXPLICIT or (by_number and opening.level == level)
+        numbered.append(opening if opening.number is not None or not believed else opening._replace(number=number))
+    mine = [o for o in numbered if o.level == level and o.number is not None] if by_number else []
+    first, last = (mine[0].start, mine[-1].start) if mine else (span.start, span.end)
     kinds: list[Opening] = []
     for i, opening in enumerate(numbered):
         holds_deeper = i + 1 < len(numbered) and numbered[i + 1].level > opening.level
@@ -149,6 +152,8 @@ def _with_kinds(openings: list[Opening], text: str, span: Span) -> list[Opening]
         elif opening.level < level and not _matter(opening.title) and (
             holds_deeper or _is_title_page(numbered, i, first, last)
         ):
+            kinds.append(opening._replace(kind="part"))
+        elif opening.level == level and styles[i][1] == "part" and by_number and not holds_deeper:
             kinds.append(opening._replace(kind="part"))
         else:
             kinds.append(opening._replace(kind=_kind(opening, first, last)))
@@ -173,22 +178,24 @@ def _with_appendices(openings: list[Opening]) -> list[Opening]:
     return [o._replace(kind="back") if i >= restart and o.kind == "chapter" else o for i, o in enumerate(openings)]
 
 
-def _chapter_level(openings: list[Opening], span: Span) -> int:
-    """The level whose titles count the chapters; else the outermost one that divides the text."""
-    best = (0, 0)
+def _chapter_level(
+    openings: list[Opening], styles: list[tuple[int | None, str]], span: Span
+) -> tuple[int, bool]:
+    """The outermost level whose titles count chapters, and True; else the outermost one that divides the text."""
     for level in sorted({o.level for o in openings}):
-        numbers = [o.number for o in openings if o.level == level and o.number is not None]
-        rising = sum(1 for a, b in pairwise(numbers) if b in (a + 1, 1))
-        if len(numbers) > max(_FEWEST_NUMBERED, best[0]) and rising >= _RISING_RATIO * (len(numbers) - 1):
-            best = (len(numbers), level)
-    if best[1]:
-        return best[1]
+        mine = [(o, *style) for o, style in zip(openings, styles, strict=True) if o.level == level]
+        numbers = [number or o.number for o, number, style in mine if style != "part" and (number or o.number)]
+        steps = [(a or 0, b or 0) for a, b in pairwise(numbers)]
+        rising = sum(1 for a, b in steps if b in (a + 1, 1))
+        enough = len(numbers) >= max(_FEWEST_NUMBERED, _NUMBERED_RATIO * len(mine))
+        if enough and rising >= _RISING_RATIO * len(steps):
+            return level, True
     level = 1
     while _one_holds_all([o for o in openings if o.level <= level], span) and any(
         o.level == level + 1 for o in openings
     ):
         level += 1
-    return level
+    return level, False
 
 
 def _matter(title: str) -> SectionKind | None:
@@ -212,10 +219,12 @@ def _kind(opening: Opening, first: int, last: int) -> SectionKind:
     return kind or "chapter"
 
 
-def _number(title: str) -> int | None:
-    line = title[:_LONGEST_HEADING]
-    found = find_headings(line, [HeadingBlock(Span(0, len(line)), (line,))]) if len(line) < _LONGEST_HEADING else []
-    return found[0].number if found else None
+def _style(title: str) -> tuple[int | None, str]:
+    """The number in a title and the style that it is written in; None and "" where it has none."""
+    if len(title) >= _LONGEST_HEADING:
+        return None, ""
+    found = find_headings(title, [HeadingBlock(Span(0, len(title)), (title,))])
+    return (found[0].number, found[0].style) if found else (None, "")
 
 
 def _nested(openings: list[Opening], text: str, span: Span) -> tuple[Section, ...]:
