@@ -224,7 +224,6 @@ def _raw_text(pages: _Pages, entries: list[Bookmark], title: str | None, warning
         blocks=tuple(blocks),
         media_type=MEDIA_TYPE,
         title=title,
-        encoding="pdf",
         outline=tuple(outline),
         method="outline" if outline else "",
         warnings=tuple(warnings),
