@@ -88,6 +88,7 @@ def _opening(raw: RawText, start: int, entry: OutlineEntry, text: str) -> Openin
     title = _one_line(entry.title)
     end = text.find("\n\n", start)
     heading = _one_line(text[start : end if end >= 0 else len(text)]) if end - start < _LONGEST_HEADING else ""
+    heading = heading.strip("#*_= ")
     if len(heading) <= len(title) + 24 and _key(heading).endswith(_key(title)) and _key(title):
         title = heading
     kind = entry.kind
