@@ -50,6 +50,10 @@ class ReaderFailed(Exception):
     """What became of the process that read: its signal or traceback. The cause of a `DocumentError`."""
 
 
+class _UsedWorkerDied(Exception):
+    """A worker that had read other documents before is gone."""
+
+
 def read_document_isolated(
     source: str | Path | bytes | BinaryIO,
     *,
@@ -113,18 +117,31 @@ def _is_harmless(data: bytes) -> bool:
 
 def _read(request: dict[str, Any], data: bytes, limits: ReadingLimits) -> Document:
     label = request["name"]
-    with _worker() as worker:
-        try:
-            header, payload = worker.ask(request, data, limits)
-        except TimeoutError as exc:
-            raise _took_too_long(label, limits) from exc
-        except (EOFError, OSError) as exc:
-            raise _crashed(worker, label, limits) from exc
-        except ValueError as exc:
-            raise DocumentError(f"{label} could not be read: the reader's reply is broken.") from exc
+    try:
+        header, payload = _reply(request, data, limits, fresh=False)
+    except _UsedWorkerDied:
+        # What an earlier document left behind, or somebody who killed an idle process: no fault of this file.
+        header, payload = _reply(request, data, limits, fresh=True)
     if "error" in header:
         raise _told(header, label, limits)
     return _unpacked(header["document"], payload)
+
+
+def _reply(request: dict[str, Any], data: bytes, limits: ReadingLimits, *, fresh: bool) -> tuple[dict[str, Any], bytes]:
+    label = request["name"]
+    with _worker(fresh=fresh) as worker:
+        used = worker.used
+        try:
+            return worker.ask(request, data, limits)
+        except TimeoutError as exc:
+            raise _took_too_long(label, limits) from exc
+        except (EOFError, OSError) as exc:
+            if used:
+                raise _UsedWorkerDied from exc
+            error = _crashed(worker, label, limits)
+            raise error from (error.__cause__ or exc)
+        except ValueError as exc:
+            raise DocumentError(f"{label} could not be read: the reader's reply is broken.") from exc
 
 
 def _took_too_long(label: str, limits: ReadingLimits) -> DocumentTooLarge:
@@ -216,6 +233,11 @@ class _Worker:
         return header, payload
 
     @property
+    def used(self) -> bool:
+        """True where the worker has read a document before."""
+        return self._ready
+
+    @property
     def usable(self) -> bool:
         """True where the worker waits for the next document."""
         return self._ready and self._process.poll() is None
@@ -250,10 +272,10 @@ _lock = threading.Lock()
 
 
 @contextmanager
-def _worker() -> Iterator[_Worker]:
-    """A worker for one document: one that waits, else a new one."""
+def _worker(*, fresh: bool) -> Iterator[_Worker]:
+    """A worker for one document: one that waits, unless a `fresh` one is wanted, else a new one."""
     with _lock:
-        worker = _idle.pop() if _idle else None
+        worker = _idle.pop() if _idle and not fresh else None
     if worker is not None and not worker.usable:
         worker.end()
         worker = None
