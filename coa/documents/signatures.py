@@ -46,17 +46,19 @@ _BEFORE = r"\s*(?:<\?xml[^>]*\?>\s*)?(?:<!--.{0,4000}?-->\s*|<\?[\w-]+[^>]{0,400
 _HTML = re.compile(_BEFORE + r"<(?:!doctype\s+html|html|head|body)\b", re.I | re.S)
 # A page without its frame. Markdown files may begin so, too, and hold other marks besides.
 _FRAGMENT = re.compile(
-    _BEFORE + r"<(title|meta|link|style|div|p|h[1-6]|table|article|section|main|center|blockquote|ul|ol|dl|pre)\b[^<>]*>",
+    _BEFORE
+    + r"<(title|meta|link|style|div|p|h[1-6]|table|article|section|main|center|blockquote|ul|ol|dl|pre)\b[^<>]*>",
     re.I | re.S,
 )
 _MARKDOWN = re.compile(r"^ {0,3}(?:#{1,6} \S|`{3}|~{3}|[-*+] \S)|\]\(\S", re.M)
+_LOCKED_OFFICE = "EncryptedPackage".encode("utf-16-le")
 _LATE_PDF = re.compile(rb"[^%]{0,1024}?%PDF-\d", re.S)
 _FICTION_BOOK = re.compile(r"\s*<\?xml[^>]*>\s*(?:<!--.{0,4000}?-->\s*)*<FictionBook\b", re.I | re.S)
 
 
 def kind_of(data: bytes) -> str | None:
     """The key in `coa.documents.formats.FORMATS` of what `data` is by its content; None for text and all others."""
-    if data.startswith(b"PK\x03\x04") or data.startswith(b"PK\x05\x06"):
+    if data.startswith((b"PK\x03\x04", b"PK\x05\x06")):
         return {"an EPUB book": "epub", "a Word document (DOCX)": "docx", "a ZIP archive": "zip"}.get(_zip_kind(data))
     if data.startswith(b"%PDF-") or (b"%%EOF" in data[-2048:] and _LATE_PDF.match(data)):
         return "pdf"
@@ -71,7 +73,8 @@ def not_text(data: bytes) -> str | None:
         return _zip_kind(data)
     for signature, kind in _SIGNATURES:
         if data.startswith(signature):
-            return kind
+            locked = kind.startswith("an old Office") and _LOCKED_OFFICE in data
+            return "an Office document that is locked with a password" if locked else kind
     return next((kind for pattern, kind in _PATTERNS if pattern.match(data)), None)
 
 

@@ -137,9 +137,7 @@ def _book(sources: list[_Source], *, name: str, limits: ReadingLimits) -> RawTex
             size += sum(len(b.text) for b in raw.blocks)
             parts.append(_Part(source.name, raw))
     if not parts:
-        raise DocumentEmpty(
-            f"{name} holds no file of text.", hint="Give a file, or a .zip or folder of chapters."
-        )
+        raise DocumentEmpty(f"{name} holds no file of text.", hint="Give a file, or a .zip or folder of chapters.")
     return _joined(parts, other, damaged)
 
 

@@ -22,7 +22,9 @@ __all__ = ["read"]
 
 _TABS = re.compile(r"\t[ \t]+")
 _CELL_BORDER = " | "
-_NO_TITLE = re.compile(r"(?:microsoft word\b|untitled|document\d*$|word document|.*\.(?:docx?|rtf|odt)$)", re.IGNORECASE)
+_NO_TITLE = re.compile(
+    r"(?:microsoft word\b|untitled|document\d*$|word document|.*\.(?:docx?|rtf|odt)$)", re.IGNORECASE
+)
 _SHORT_ITEM = 200
 # Elements whose text is not the document's own, with what they are counted as.
 _SKIPPED = {
@@ -177,7 +179,7 @@ class _Text:
         style = self._styles.of(value(properties, "pStyle"))
         outline = value(properties, "outlineLvl")
         level = int(outline) + 1 if outline.isdecimal() else style.level
-        if level is not None and level > 9:  # noqa: PLR2004 - "body text"
+        if level is not None and level > 9:
             level = None
         number = numbering_of(properties) or style.number
         label = self._numbering.label(*number) if number else ""
@@ -259,7 +261,7 @@ class _Text:
     def _table(self, table: etree._Element) -> None:
         rows = [row for row in _unwrapped(table, "tr") if child(row, "trPr", "del") is None]
         cells = [list(_unwrapped(row, "tc")) for row in rows]
-        if all(len(row) < 2 for row in cells) or any(self._is_layout(cell) for row in cells for cell in row):  # noqa: PLR2004
+        if all(len(row) < 2 for row in cells) or any(self._is_layout(cell) for row in cells for cell in row):
             for row in cells:
                 for cell in row:
                     for inner in cell:

@@ -109,7 +109,9 @@ class _Book:
     def _page(self, item: str, label: str | None) -> Page:
         decoded = decode_page(self._archive.read(item))
         self.warnings += [f"{item}: {warning}" for warning in decoded.warnings]
-        root = parse_xml(without_entities(decoded.text.lstrip("\ufeff \r\n\t")).encode(errors="replace"), encoding="utf-8")
+        root = parse_xml(
+            without_entities(decoded.text.lstrip("\ufeff \r\n\t")).encode(errors="replace"), encoding="utf-8"
+        )
         if root is None:
             root = parse_html(decoded.text, name=item).root
         if self.language is None:

@@ -151,8 +151,10 @@ def skipped_phrases(skipped: Counter[str]) -> tuple[str, ...]:
 
 def _singular(what: str) -> str:
     words = what.split(" ", 1)
-    return f"{words[0].removesuffix('s')} {words[1]}" if words[0].endswith("s") and len(words) > 1 else (
-        what.removesuffix("s")
+    return (
+        f"{words[0].removesuffix('s')} {words[1]}"
+        if words[0].endswith("s") and len(words) > 1
+        else (what.removesuffix("s"))
     )
 
 

@@ -298,7 +298,7 @@ def _start_block(walk: _Walk, element: etree._Element, tag: str, role: Tag) -> _
     elif role is Tag.LIST:
         change.marker = "-" if tag != "ol" else element.get("type") or "1"
         start = element.get("start") or ""
-        change.counter = int(start) - 1 if start.lstrip("-").isdecimal() and len(start) < 8 else 0  # noqa: PLR2004
+        change.counter = int(start) - 1 if start.lstrip("-").isdecimal() and len(start) < 8 else 0
         change.depth = len(walk.lists) + 1
         walk.lists.append(change)
     elif role is Tag.ITEM:
@@ -319,7 +319,7 @@ def _start_item(walk: _Walk, element: etree._Element) -> None:
         return
     holder = walk.lists[-1] if walk.lists else _Open(marker="-", depth=1)
     value = element.get("value") or ""
-    holder.counter = int(value) if value.isdecimal() and len(value) < 8 else holder.counter + 1  # noqa: PLR2004
+    holder.counter = int(value) if value.isdecimal() and len(value) < 8 else holder.counter + 1
     walk.prefix = list_marker(holder.marker, holder.counter) + " "
     walk.prefix_level = holder.depth
 

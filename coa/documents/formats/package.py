@@ -186,9 +186,7 @@ def nav_entries(archive: Archive, package: Package, *, deepest: int) -> list[Ent
     return list(_nav_list(top, folder, package.nav, 1, deepest)) if top is not None else []
 
 
-def _nav_list(
-    items: etree._Element, folder: str, own: str, level: int, deepest: int
-) -> Iterator[Entry]:
+def _nav_list(items: etree._Element, folder: str, own: str, level: int, deepest: int) -> Iterator[Entry]:
     for item in items:
         if local_name(item) != "li":
             continue

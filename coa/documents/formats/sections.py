@@ -36,8 +36,12 @@ _BACK = re.compile(
     r"|transcriber['’]s? notes?.*|[uü]ber den autor|register|literatur(?:verzeichnis)?|m[eé]tadonn[eé]es)[\s.:]*",
     re.IGNORECASE,
 )
-_APPENDIX = re.compile(r"(?:appendix|anhang|annexe|ap[eé]ndice|appendice|bijlage|附录|附錄|приложение)\b", re.IGNORECASE)
-_OF_APPENDICES = re.compile(r"\b(?:appendi(?:x|ces)|anh[aä]nge?|annexes?|ap[eé]ndices?|appendic[ei]|bijlagen?)\b", re.IGNORECASE)
+_APPENDIX = re.compile(
+    r"(?:appendix|anhang|annexe|ap[eé]ndice|appendice|bijlage|附录|附錄|приложение)\b", re.IGNORECASE
+)
+_OF_APPENDICES = re.compile(
+    r"\b(?:appendi(?:x|ces)|anh[aä]nge?|annexes?|ap[eé]ndices?|appendic[ei]|bijlagen?)\b", re.IGNORECASE
+)
 # A section shorter than this is its title, in code points.
 _TITLE_PAGE = 200
 _NOT_WORDS = re.compile(r"[\W_]+")
@@ -150,11 +154,11 @@ def _with_kinds(openings: list[Opening], text: str, span: Span) -> list[Opening]
             kinds.append(opening)
         elif opening.level > level:
             kinds.append(opening._replace(kind="section"))
-        elif opening.level < level and not _matter(opening.title) and (
-            holds_deeper or _is_title_page(numbered, i, first, last)
-        ):
-            kinds.append(opening._replace(kind="part"))
-        elif opening.level == level and styles[i][1] == "part" and by_number and not holds_deeper:
+        elif (
+            opening.level < level
+            and not _matter(opening.title)
+            and (holds_deeper or _is_title_page(numbered, i, first, last))
+        ) or (opening.level == level and styles[i][1] == "part" and by_number and not holds_deeper):
             kinds.append(opening._replace(kind="part"))
         else:
             kinds.append(opening._replace(kind=_kind(opening, first, last)))
@@ -179,9 +183,7 @@ def _with_appendices(openings: list[Opening]) -> list[Opening]:
     return [o._replace(kind="back") if i >= restart and o.kind == "chapter" else o for i, o in enumerate(openings)]
 
 
-def _chapter_level(
-    openings: list[Opening], styles: list[tuple[int | None, str]], span: Span
-) -> tuple[int, bool]:
+def _chapter_level(openings: list[Opening], styles: list[tuple[int | None, str]], span: Span) -> tuple[int, bool]:
     """The outermost level whose titles count chapters, and True; else the outermost one that divides the text."""
     for level in sorted({o.level for o in openings}):
         mine = [(o, *style) for o, style in zip(openings, styles, strict=True) if o.level == level]

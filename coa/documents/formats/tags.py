@@ -42,7 +42,7 @@ _PLAIN = (
     " footer form frameset h1 h2 h3 h4 h5 h6 header hgroup hr html legend main nav optgroup p search section summary"
     " tbody tfoot thead colgroup"
 )
-BLOCKS: dict[str, Tag] = {name: Tag.PLAIN for name in _PLAIN.split()} | {
+BLOCKS: dict[str, Tag] = dict.fromkeys(_PLAIN.split(), Tag.PLAIN) | {
     "pre": Tag.PREFORMATTED,
     "listing": Tag.PREFORMATTED,
     "xmp": Tag.PREFORMATTED,
@@ -70,10 +70,22 @@ SKIPPED: dict[str, str] = {
 
 _EPUB_TYPE = "{http://www.idpf.org/2007/ops}type"
 _PAGE_CLASSES = frozenset(
-    "pagenum pageno page-number pagenumber page_number pagebreak x-ebookmaker-pageno newpage folionum".split()
+    [
+        "pagenum",
+        "pageno",
+        "page-number",
+        "pagenumber",
+        "page_number",
+        "pagebreak",
+        "x-ebookmaker-pageno",
+        "newpage",
+        "folionum",
+    ]
 )
-_FOOTNOTE_CLASSES = frozenset("footnote footnotes fn footnote-text endnote note-text brackets-footnote".split())
-_NOTE_MARK_CLASSES = frozenset("footnote-reference footnote-ref fnanchor noteref footnoteref fnref".split())
+_FOOTNOTE_CLASSES = frozenset(
+    ["footnote", "footnotes", "fn", "footnote-text", "endnote", "note-text", "brackets-footnote"]
+)
+_NOTE_MARK_CLASSES = frozenset(["footnote-reference", "footnote-ref", "fnanchor", "noteref", "footnoteref", "fnref"])
 _NOTE_MARK = re.compile(r"\s*(?:\d{1,4}|[a-z]|[ivxl]{1,6}|[*†‡§]{1,3})\s*")
 _PAGE_TEXT = re.compile(
     r"[\s\[({|]*(?:(?:pages?|pg|p|seite|s)\b\.?\s*)?[#\[({]*([ivxlcdm]{1,9}|[a-z]?-?\d{1,5}[a-z]?)?[\s\])}|]*",
@@ -182,10 +194,10 @@ def list_marker(style: str, number: int) -> str:
     """What stands before a list's item: "-", "3.", "c.", "iii."."""
     if style == "-":
         return "-"
-    if style in ("a", "A") and 0 < number <= 26:  # noqa: PLR2004
+    if style in ("a", "A") and 0 < number <= 26:
         letter = chr(ord("a") + number - 1)
         return f"{letter if style == 'a' else letter.upper()}."
-    if style in ("i", "I") and 0 < number < 4000:  # noqa: PLR2004
+    if style in ("i", "I") and 0 < number < 4000:
         roman, rest = "", number
         for value, sign in _ROMANS:
             roman += sign * (rest // value)

@@ -68,6 +68,7 @@ def child_text(element: etree._Element, name: str) -> str:
 
 def attribute(element: etree._Element, name: str) -> str:
     """The attribute called `name` in whatever namespace; "" where there is none."""
-    if (value := element.get(name)) is not None:
-        return value
-    return next((v for k, v in element.attrib.items() if str(k).rpartition("}")[2] == name), "")
+    value = element.get(name)
+    if value is None:
+        value = next((v for k, v in element.attrib.items() if str(k).rpartition("}")[2] == name), "")
+    return str(value)

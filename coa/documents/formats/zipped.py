@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import lzma
+import struct
 import zipfile
 import zlib
 
@@ -15,6 +17,10 @@ _STEP = 1 << 18
 # Small entries may be packed as tightly as they like: 1000 blanks pack well, too.
 _RATIO_FROM = 1_000_000
 _ENCRYPTED = 0x1
+# What the standard library raises for broken and for unknown compression.
+_DAMAGES = (
+    zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, EOFError, OSError, ValueError, RuntimeError,
+)  # fmt: skip
 
 
 class Archive:
@@ -32,7 +38,7 @@ class Archive:
         try:
             self._zip = zipfile.ZipFile(io.BytesIO(data))
             infos = self._zip.infolist()
-        except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, EOFError, MemoryError) as exc:
+        except (*_DAMAGES, MemoryError) as exc:
             raise DocumentError(
                 f"{name} is damaged: its archive has no readable directory.", hint="Get the file again."
             ) from exc
@@ -74,11 +80,7 @@ class Archive:
                     size += len(piece)
                     self._check(name, size, info.compress_size)
                     pieces.append(piece)
-        except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, NotImplementedError, RuntimeError) as exc:
-            raise DocumentError(f"{self._name}: {_shown(name)} is damaged.", hint="Get the file again.") from exc
-        except Exception as exc:  # lzma and bz2 have errors of their own
-            if isinstance(exc, DocumentError):
-                raise
+        except _DAMAGES as exc:
             raise DocumentError(f"{self._name}: {_shown(name)} is damaged.", hint="Get the file again.") from exc
         self._unpacked += size
         return b"".join(pieces)
