@@ -19,6 +19,7 @@ from coa.documents.formats.tags import (
     is_hidden,
     is_note_mark,
     is_page_mark,
+    is_permalink,
     list_marker,
     local_name,
     page_label,
@@ -32,6 +33,7 @@ __all__ = ["Page", "read_page"]
 _BREAK, _MARK = "\x01", "\x02"
 _SPACES = re.compile(r"[ \t\r\n\f]+")
 _AROUND_BREAK = re.compile(f" ?{_BREAK} ?")
+_LINES = re.compile(r" *\n[ \n]*")
 _TOO_MANY_BREAKS = re.compile(r"\n{3,}")
 _LABEL = re.compile(r"\[?(\d{1,4}|[a-z]|[*†‡§]{1,3})\]?[.:)]?")
 _HAS_MARKER = re.compile(r"(?:[•●▪◦‣*–—-]|\(?(?:\d{1,3}|[a-z])[.)])\s")
@@ -149,7 +151,7 @@ class _Walk:
         kind = kind or (opened.kind if opened else None) or ("preformatted" if self.n_preformatted else "paragraph")
         level = opened.level if opened else None
         if kind == "heading":
-            text = " ".join(text.split("\n"))
+            text = _LINES.sub(" ", text)
         elif kind == "footnote" and not self.prefix and (match := _LABEL.fullmatch(text)):
             self.prefix = f"[{match[1]}] "
             return
@@ -255,6 +257,9 @@ def _is_skipped_by_attributes(walk: _Walk, element: etree._Element, tag: str) ->
         elif anchor:
             walk.note_anchor(anchor, begins=False)
         return True
+    if is_permalink(element, tag):
+        walk.skipped["paragraph numbers and permalinks"] += 1
+        return True
     if tag not in BLOCKS and is_hidden(element):
         walk.skipped["hidden words"] += 1
         return True
@@ -346,7 +351,7 @@ def _end(walk: _Walk, tag: str, change: _Open | None) -> None:
         return
     role = BLOCKS[tag]
     if role is Tag.CELL and walk.in_cell:
-        text = _SPACES.sub(" ", "".join(walk.parts).replace(_BREAK, " ").replace(_MARK, "")).strip(" ")
+        text = _SPACES.sub(" ", "".join(walk.parts).replace(_BREAK, " ").replace(_MARK, "")).strip()
         walk.parts.clear()
         walk.in_cell = False
         if walk.cells is not None:

@@ -18,6 +18,7 @@ __all__ = [
     "is_hidden",
     "is_note_mark",
     "is_page_mark",
+    "is_permalink",
     "list_marker",
     "local_name",
     "page_label",
@@ -86,6 +87,7 @@ _FOOTNOTE_CLASSES = frozenset(
     ["footnote", "footnotes", "fn", "footnote-text", "endnote", "note-text", "brackets-footnote"]
 )
 _NOTE_MARK_CLASSES = frozenset(["footnote-reference", "footnote-ref", "fnanchor", "noteref", "footnoteref", "fnref"])
+_PERMALINK_CLASSES = frozenset(["headerlink", "permalink", "anchorjs-link", "header-anchor", "ocn", "lnkocn"])
 _NOTE_MARK = re.compile(r"\s*(?:\d{1,4}|[a-z]|[ivxl]{1,6}|[*†‡§]{1,3})\s*")
 _PAGE_TEXT = re.compile(
     r"[\s\[({|]*(?:(?:pages?|pg|p|seite|s)\b\.?\s*)?[#\[({]*([ivxlcdm]{1,9}|[a-z]?-?\d{1,5}[a-z]?)?[\s\])}|]*",
@@ -146,6 +148,13 @@ def is_page_mark(element: etree._Element, tag: str) -> bool:
     return len(text) <= _LONGEST_PAGE_TEXT and _PAGE_TEXT.fullmatch(text) is not None
 
 
+def is_permalink(element: etree._Element, tag: str) -> bool:
+    """True for a sign or number beside a paragraph that only links to the paragraph itself."""
+    if tag not in ("a", "label"):
+        return False
+    return not _PERMALINK_CLASSES.isdisjoint((element.get("class") or "").lower().split())
+
+
 def page_label(element: etree._Element) -> str:
     """What is printed on the page that the mark opens; "" where it does not say."""
     for words in (element.get("title"), element.get("aria-label"), "".join(element.itertext()), element.get("id")):
@@ -179,15 +188,18 @@ def is_data_table(table: etree._Element) -> bool:
     """False for tables that only lay out a page: with tables, headings or long texts in their cells."""
     if table.get("role") in ("presentation", "none"):
         return False
+    n_columns = 0
     for element in table.iter():
         name = local_name(element)
+        if name == "tr":
+            n_columns = max(n_columns, len(element))
         if (name == "table" and element is not table) or name in HEADINGS or name == "pre":
             return False
         if name in ("td", "th"):
             n_blocks = sum(1 for child in element if local_name(child) in BLOCKS)
             if n_blocks >= _LAYOUT_BLOCKS and sum(map(len, element.itertext())) > _LAYOUT_CELL:
                 return False
-    return True
+    return n_columns > 1
 
 
 def list_marker(style: str, number: int) -> str:
