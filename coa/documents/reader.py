@@ -6,7 +6,7 @@ import hashlib
 from pathlib import Path
 from typing import BinaryIO
 
-from coa.documents.canonical import canonicalise
+from coa.documents.canonical import canonicalise, text_digest
 from coa.documents.decoding import decode
 from coa.documents.formats import FORMATS, FormatReader, plugin_for, plugin_named
 from coa.documents.gutenberg import find_boilerplate
@@ -104,13 +104,14 @@ def _read_text(data: bytes, label: str, encoding: str | None) -> Document:
     if (kind := looks_like_html(decoded.text)) == "a FictionBook":
         raise _unreadable(label, kind)
     text, changes = canonicalise(decoded.text)
-    if not text.strip():
+    decoded = decoded._replace(text="")  # a large one is not held twice
+    if not text or text.isspace():
         raise DocumentEmpty(f"{label} holds nothing but white space.", hint="Give a file that holds text.")
     boilerplate = find_boilerplate(text)
     structure = find_structure(text, boilerplate.left_out, title=boilerplate.title, name=label)
     return Document(
         text=text,
-        sha256=hashlib.sha256(text.encode()).hexdigest(),
+        sha256=text_digest(text),
         name=label,
         title=structure.title,
         language=boilerplate.language or guess_language(text),
