@@ -127,7 +127,9 @@ def _read(request: dict[str, Any], data: bytes, limits: ReadingLimits) -> Docume
     return _unpacked(header["document"], payload)
 
 
-def _reply(request: dict[str, Any], data: bytes, limits: ReadingLimits, *, fresh: bool) -> tuple[dict[str, Any], bytes]:
+def _reply(
+    request: dict[str, Any], data: bytes, limits: ReadingLimits, *, fresh: bool
+) -> tuple[dict[str, Any], bytearray]:
     label = request["name"]
     with _worker(fresh=fresh) as worker:
         used = worker.used
@@ -188,7 +190,7 @@ def _told(header: dict[str, Any], label: str, limits: ReadingLimits) -> CoaError
     return error
 
 
-def _unpacked(fields: dict[str, Any], text: bytes) -> Document:
+def _unpacked(fields: dict[str, Any], text: bytearray) -> Document:
     fields["text"] = text.decode("utf-8")
     fields["sections"] = tuple(Section(**{**s, "span": Span(*s["span"])}) for s in fields["sections"])
     fields["left_out"] = tuple(LeftOut(**{**p, "span": Span(*p["span"])}) for p in fields["left_out"])
@@ -215,7 +217,7 @@ class _Worker:
             )
         self._ready = False
 
-    def ask(self, request: dict[str, Any], data: bytes, limits: ReadingLimits) -> tuple[dict[str, Any], bytes]:
+    def ask(self, request: dict[str, Any], data: bytes, limits: ReadingLimits) -> tuple[dict[str, Any], bytearray]:
         """The worker's reply. Raises TimeoutError, EOFError, OSError or ValueError; the worker is of no use then."""
         if not self._ready:
             receive(self._connection, max_bytes=1000, deadline=time.monotonic() + _START_S)

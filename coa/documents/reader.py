@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import BinaryIO
 
 from coa.documents.canonical import canonicalise, text_digest
-from coa.documents.decoding import decode
+from coa.documents.decoding import Decoded, decode
 from coa.documents.formats import FORMATS, FormatReader, plugin_for, plugin_named
 from coa.documents.gutenberg import find_boilerplate
 from coa.documents.languages import guess_language
 from coa.documents.limits import DEFAULT_LIMITS, ReadingLimits
 from coa.documents.signatures import kind_of, looks_like_html, not_text
-from coa.documents.sources import load
+from coa.documents.sources import Source, load
 from coa.documents.structure import find_structure
 from coa.errors import DocumentEmpty, DocumentError
 from coa.types import Document
@@ -48,8 +48,8 @@ def read_document(
         label = name or Path(source).resolve().name
         raw, digest = read_folder(Path(source), name=label, limits=limits)
         return assemble(raw, name=label, source_sha256=digest)
-    data, label = load(source, name=name, max_bytes=min(max_bytes, limits.max_bytes))
-    return parse_document(data, name=label, encoding=encoding, limits=limits, reader=reader)
+    loaded = [load(source, name=name, max_bytes=min(max_bytes, limits.max_bytes))]
+    return _parsed(loaded, encoding, limits, reader)
 
 
 def parse_document(
@@ -61,6 +61,12 @@ def parse_document(
     reader: str | None = None,
 ) -> Document:
     """The document in `data`, as `read_document` reads it; opens no file."""
+    return _parsed([Source(data, name)], encoding, limits, reader)
+
+
+def _parsed(loaded: list[Source], encoding: str | None, limits: ReadingLimits, reader: str | None) -> Document:
+    """The document in the one source of `loaded`, which is taken out: the bytes of a long text are not held on."""
+    data, name = loaded.pop()
     if not data:
         raise DocumentEmpty(f"{name} is empty.", hint="Give a file that holds text.")
     kind = reader or kind_of(data)
@@ -70,7 +76,10 @@ def parse_document(
     elif kind is None:
         chosen = plugin_for(data, name=name)
     if chosen is None:
-        return _read_text(data, name, encoding)
+        decoded = _decoded_text(data, name, encoding)
+        digest = hashlib.sha256(data).hexdigest()
+        del data
+        return _text_document(decoded, name, digest)
     if encoding is not None and kind == "html":
         data = _decoded_as(data, encoding, name)
     from coa.documents.formats.assembly import assemble
@@ -94,19 +103,24 @@ def _decoded_as(data: bytes, encoding: str, name: str) -> bytes:
         raise DocumentError(f"{name}: {exc.message}", hint=exc.hint) from exc
 
 
-def _read_text(data: bytes, label: str, encoding: str | None) -> Document:
+def _decoded_text(data: bytes, label: str, encoding: str | None) -> Decoded:
+    """The canonical text of `data`, its encoding and all that was uncertain or lost."""
     if kind := not_text(data):
         raise _unreadable(label, kind)
     try:
-        decoded = decode(data, encoding)
+        text, name, doubts = decode(data, encoding)
     except DocumentError as exc:
         raise DocumentError(f"{label}: {exc.message}", hint=exc.hint) from exc
-    if (kind := looks_like_html(decoded.text)) == "a FictionBook":
+    if (kind := looks_like_html(text)) == "a FictionBook":
         raise _unreadable(label, kind)
-    text, changes = canonicalise(decoded.text)
-    decoded = decoded._replace(text="")  # a large one is not held twice
+    text, changes = canonicalise(text)
     if not text or text.isspace():
         raise DocumentEmpty(f"{label} holds nothing but white space.", hint="Give a file that holds text.")
+    return Decoded(text, name, (*doubts, *changes))
+
+
+def _text_document(decoded: Decoded, label: str, source_sha256: str) -> Document:
+    text = decoded.text
     boilerplate = find_boilerplate(text)
     structure = find_structure(text, boilerplate.left_out, title=boilerplate.title, name=label)
     return Document(
@@ -117,11 +131,11 @@ def _read_text(data: bytes, label: str, encoding: str | None) -> Document:
         language=boilerplate.language or guess_language(text),
         media_type=structure.media_type,
         encoding=decoded.encoding,
-        source_sha256=hashlib.sha256(data).hexdigest(),
+        source_sha256=source_sha256,
         sections=structure.sections,
         left_out=boilerplate.left_out,
         chapter_method=structure.method,
-        warnings=(*decoded.warnings, *changes),
+        warnings=decoded.warnings,
     )
 
 

@@ -45,7 +45,7 @@ def send(connection: socket.socket, header: dict[str, Any], payload: bytes = b""
 
 def receive(
     connection: socket.socket, *, max_bytes: int, deadline: float | None = None
-) -> tuple[dict[str, Any], bytes]:
+) -> tuple[dict[str, Any], bytearray]:
     """The next frame, of at most `max_bytes`.
 
     Raises EOFError where the other side is gone, TimeoutError past `deadline` (of time.monotonic), ValueError where
@@ -54,8 +54,8 @@ def receive(
     n_head, n_payload = _HEAD.unpack(_receive_exactly(connection, _HEAD.size, deadline))
     if n_head + n_payload > max_bytes:
         raise ValueError(f"a frame of {n_head + n_payload} bytes where {max_bytes} are expected at most")
-    header = json.loads(bytes(_receive_exactly(connection, n_head, deadline)))
-    return header, bytes(_receive_exactly(connection, n_payload, deadline))
+    header = json.loads(_receive_exactly(connection, n_head, deadline))
+    return header, _receive_exactly(connection, n_payload, deadline)
 
 
 def _receive_exactly(connection: socket.socket, n: int, deadline: float | None) -> bytearray:
@@ -98,7 +98,7 @@ def _end_with(parent: int) -> None:
     os._exit(1)
 
 
-def _answer(request: dict[str, Any], data: bytes) -> tuple[dict[str, Any], bytes]:
+def _answer(request: dict[str, Any], data: bytearray) -> tuple[dict[str, Any], bytes]:
     limits = ReadingLimits(**request["limits"])
     _bound(limits)
     try:
@@ -113,7 +113,7 @@ def _answer(request: dict[str, Any], data: bytes) -> tuple[dict[str, Any], bytes
             )
         else:
             document = parse_document(
-                data, name=request["name"], encoding=request["encoding"], limits=limits, reader=request["reader"]
+                bytes(data), name=request["name"], encoding=request["encoding"], limits=limits, reader=request["reader"]
             )
         return _packed(document)
     except CoaError as exc:
