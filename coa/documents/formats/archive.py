@@ -15,6 +15,7 @@ from coa.documents.canonical import canonicalise
 from coa.documents.decoding import decode
 from coa.documents.formats import FORMATS
 from coa.documents.formats.natural import natural_key
+from coa.documents.formats.phrases import counted, listed
 from coa.documents.formats.raw import Block, OutlineEntry, PlaceRef, RawText
 from coa.documents.formats.zipped import Archive
 from coa.documents.gutenberg import find_boilerplate
@@ -33,7 +34,6 @@ _NOT_CHAPTERS = frozenset(
     {".css", ".js", ".json", ".xml", ".opf", ".ncx", ".yaml", ".yml", ".toml", ".ini", ".csv", ".tsv", ".log", ".svg"}
 )
 _HIDDEN = re.compile(r"(?:^|/)(?:\.|__MACOSX/|Thumbs\.db$|desktop\.ini$|~\$)", re.IGNORECASE)
-_SHOWN = 5
 _LONGEST_TITLE = 100
 _NUMBER_IN_NAME = re.compile(r"(\d{1,4})")
 _SEPARATORS = re.compile(r"[\s_.-]+")
@@ -203,10 +203,10 @@ def _joined(parts: list[_Part], other: list[str], damaged: list[str]) -> RawText
     only = parts[0].raw if len(parts) == 1 else None
     warnings = [f"{p.name}: {w}" for p in parts for w in p.raw.warnings]
     if damaged:
-        warnings.append(f"{len(damaged)} files could not be read: {_listed(damaged)}.")
+        warnings.append(f"Missing from the text: {counted(len(damaged), 'file')}: {listed(damaged)}.")
     left_out = [f"{p.name}: {what}" for p in parts for what in p.raw.left_out]
     if other:
-        left_out.append(f"{len(other)} files that are no chapters: {_listed(other)}")
+        left_out.append(f"{counted(len(other), 'file')} of other kinds: {listed(other)}")
     encodings = {p.raw.encoding for p in parts}
     return RawText(
         blocks=tuple(blocks),
@@ -260,7 +260,3 @@ def _title_of(part: _Part) -> tuple[str, int | None]:
     match = _NUMBER_IN_NAME.search(stem)
     title = part.raw.title if part.raw.title and len(part.raw.title) <= _LONGEST_TITLE else None
     return title or " ".join(_SEPARATORS.split(stem)).strip() or stem, int(match[1]) if match else None
-
-
-def _listed(names: list[str]) -> str:
-    return ", ".join(names[:_SHOWN]) + (" …" if len(names) > _SHOWN else "")

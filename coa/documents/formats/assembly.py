@@ -153,7 +153,9 @@ def _places(blocks: Sequence[Block], layout: _Layout) -> tuple[Place, ...]:
             lead = len(whole) - len(whole.lstrip())
             inside = min(max(len(canonical(block.text[:offset])) - lead, 0), len(layout.bodies[i]))
             _mark(marks, layout.starts[i] + inside, ref)
-    ends = [*(start for start, _ in marks[1:]), len(layout.text)]
+    ends = [start for start, _ in marks[1:]]
+    if marks:
+        ends.append(len(layout.text))
     return tuple(
         Place(Span(start, end), ref.page, ref.page_label, ref.item, ref.fragment, ref.paragraph)
         for (start, ref), end in zip(marks, ends, strict=True)

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from lxml import etree
 
 from coa.documents.formats.docx_styles import Numbering, Styles, child, numbering_of, value
-from coa.documents.formats.html import skipped_phrases
+from coa.documents.formats.phrases import counted, skipped_phrases
 from coa.documents.formats.raw import Block, BlockKind, PlaceRef, RawText
 from coa.documents.formats.tags import local_name
 from coa.documents.formats.xml import attribute, child_text, parse_xml
@@ -28,10 +28,10 @@ _NO_TITLE = re.compile(
 _SHORT_ITEM = 200
 # Elements whose text is not the document's own, with what they are counted as.
 _SKIPPED = {
-    "ppr": "", "rpr": "", "instrtext": "", "deltext": "", "delinstrtext": "", "fallback": "", "rt": "ruby readings",
-    "commentreference": "comments", "chart": "charts", "relids": "diagrams", "oleobject": "embedded objects",
-    "altchunk": "embedded documents", "sectpr": "", "proofpr": "", "annotationref": "", "tblpr": "", "sdtpr": "",
-    "blip": "pictures", "imagedata": "pictures",
+    "ppr": "", "rpr": "", "instrtext": "", "deltext": "", "delinstrtext": "", "fallback": "", "rt": "reading of ruby",
+    "commentreference": "comment", "chart": "chart", "relids": "diagram", "oleobject": "object",
+    "altchunk": "document inside", "sectpr": "", "proofpr": "", "annotationref": "", "tblpr": "", "sdtpr": "",
+    "blip": "picture", "imagedata": "picture",
 }  # fmt: skip
 _SIGNS = {"tab": "\t", "br": "\n", "cr": "\n", "nobreakhyphen": "\u2011", "softhyphen": "", "ptab": "\t"}
 _DELETED = frozenset({"del", "movefrom"})
@@ -60,7 +60,7 @@ def read(data: bytes, *, name: str, limits: ReadingLimits) -> RawText:
     text.add_endnotes()
     n_furniture = sum(1 for part in archive.names if _FURNITURE.search(part))
     if n_furniture:
-        text.skipped["headers and footers"] = n_furniture
+        text.skipped["part with headers or footers"] = n_furniture
     core = _part(archive, "docProps/core.xml")
     title = child_text(core, "title") if core is not None else ""
     return RawText(
@@ -133,7 +133,9 @@ class _Text:
         if not self._changes:
             return []
         deleted, inserted = self._changes["deleted"], self._changes["inserted"]
-        return [f"The document has tracked changes: {deleted:,} deletions were dropped, {inserted:,} insertions kept."]
+        return [
+            f"Of its tracked changes {counted(deleted, 'deletion')} dropped and {counted(inserted, 'insertion')} kept."
+        ]
 
     def flow(self, element: etree._Element) -> None:
         """Reads a paragraph, a table, or what holds such."""
@@ -225,7 +227,7 @@ class _Text:
                     yield inner.text
             elif name == "r":
                 if self._is_hidden(inner):
-                    self.skipped["hidden words"] += 1
+                    self.skipped["passage that is hidden"] += 1
                 else:
                     yield from self._inline(inner)
             elif name in _SIGNS:
@@ -237,7 +239,7 @@ class _Text:
             elif name in ("txbxcontent", "alternatecontent"):
                 self._boxes.append(inner)
                 if name == "alternatecontent" and any(local_name(e) == "blip" for e in inner.iter()):
-                    self.skipped["pictures"] += 1
+                    self.skipped["picture"] += 1
             elif name in _SKIPPED:
                 if _SKIPPED[name]:
                     self.skipped[_SKIPPED[name]] += 1

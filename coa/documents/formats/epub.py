@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from coa.documents.formats.html import decode_page, language_in, parse_html, skipped_phrases
+from coa.documents.formats.html import decode_page, language_in, parse_html
 from coa.documents.formats.markup import Page, read_page
 from coa.documents.formats.package import (
     Entry,
@@ -15,6 +15,7 @@ from coa.documents.formats.package import (
     protection,
     read_package,
 )
+from coa.documents.formats.phrases import counted, listed, skipped_phrases
 from coa.documents.formats.raw import Block, OutlineEntry, RawText
 from coa.documents.formats.xml import parse_xml, without_entities
 from coa.documents.formats.zipped import Archive
@@ -25,7 +26,6 @@ from coa.errors import DocumentError, DocumentTooLarge
 __all__ = ["read"]
 
 _FEWEST_ENTRIES = 2
-_SHOWN = 5
 
 
 def read(data: bytes, *, name: str, limits: ReadingLimits) -> RawText:
@@ -98,12 +98,13 @@ class _Book:
             blocks += page.blocks
         if len(damaged) == len(self._package.spine):
             raise DocumentError(f"{self._name} is damaged: none of its pages can be read.", hint="Get it again.")
-        for names, what in ((damaged, "are damaged"), (self._locked & set(self._package.spine), "are locked")):
+        locked = [item for item in self._package.spine if item in self._locked]
+        for names, what in ((damaged, "damaged"), (locked, "locked")):
             if names:
-                self.warnings.append(f"{len(names)} pages {what} and missing from the text: {_listed(names)}.")
-        if self._package.unlisted:
-            n = len(self._package.unlisted)
-            self.left_out.append(f"{n} pages outside of the reading order: {_listed(self._package.unlisted)}")
+                self.warnings.append(f"Missing from the text: {counted(len(names), 'page')}, {what}: {listed(names)}.")
+        if unlisted := self._package.unlisted:
+            pages = counted(len(unlisted), "page outside of the reading order")
+            self.left_out.append(f"{pages}: {listed(unlisted)}")
         return blocks
 
     def _page(self, item: str, label: str | None) -> Page:
@@ -150,8 +151,3 @@ class _Book:
         if name is None or name not in self._firsts:
             return None
         return self._anchors.get((name, entry.fragment), self._firsts[name])
-
-
-def _listed(names: set[str] | list[str]) -> str:
-    shown = sorted(names)[:_SHOWN]
-    return ", ".join(shown) + (" …" if len(names) > _SHOWN else "")

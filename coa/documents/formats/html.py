@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import codecs
 import re
-from collections import Counter
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -12,13 +11,14 @@ from lxml import etree
 
 from coa.documents.decoding import Decoded, decode
 from coa.documents.formats.markup import read_page
+from coa.documents.formats.phrases import skipped_phrases
 from coa.documents.formats.raw import LeftOutCause, RawText
 from coa.documents.formats.tags import epub_types, local_name
 from coa.documents.languages import language_code
 from coa.documents.limits import ReadingLimits
 from coa.errors import DocumentError, DocumentTooLarge
 
-__all__ = ["ParsedPage", "decode_page", "parse_html", "read", "skipped_phrases"]
+__all__ = ["ParsedPage", "decode_page", "parse_html", "read"]
 
 _BOMS = (codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 # Browsers look at the first 1024 bytes; pages that were saved with a notice in front have it later.
@@ -36,7 +36,6 @@ _READ_AS = {
     "big5": "big5hkscs", "x-mac-roman": "mac_roman", "macintosh": "mac_roman", "utf-16": "utf-8",
     "utf-16le": "utf-8", "utf-16be": "utf-8", "unicode": "utf-8",
 }  # fmt: skip
-_NAMES = {"cp1252": "cp1252"}
 _TITLE_END = re.compile(r"\s+(?:[|–—-]|::)\s+[^|–—]{1,60}$")
 
 
@@ -142,20 +141,6 @@ def language_in(root: etree._Element) -> str | None:
         if declared and (code := language_code(declared)):
             return code
     return None
-
-
-def skipped_phrases(skipped: Counter[str]) -> tuple[str, ...]:
-    """ "12 pictures", "1 script": what was counted and not kept."""
-    return tuple(f"{n:,} {what if n != 1 else _singular(what)}" for what, n in sorted(skipped.items()) if what)
-
-
-def _singular(what: str) -> str:
-    words = what.split(" ", 1)
-    return (
-        f"{words[0].removesuffix('s')} {words[1]}"
-        if words[0].endswith("s") and len(words) > 1
-        else (what.removesuffix("s"))
-    )
 
 
 def _is_codec(name: str) -> bool:

@@ -31,6 +31,7 @@ __all__ = ["Page", "read_page"]
 # Stand in for a line break and for the border of a printed page while a block is gathered; no page holds them,
 # since XML and HTML both forbid these controls.
 _BREAK, _MARK = "\x01", "\x02"
+_BLANKS = f" \t\r\n\f\xa0{_BREAK}"
 _SPACES = re.compile(r"[ \t\r\n\f]+")
 _AROUND_BREAK = re.compile(f" ?{_BREAK} ?")
 _LINES = re.compile(r" *\n[ \n]*")
@@ -49,7 +50,7 @@ class Page:
     anchors: dict[str, int]
     """Where each id stands: the index of the block that begins there or holds it."""
     skipped: Counter[str]
-    """What is in no block: "pictures", "scripts" …, and how many."""
+    """What is in no block: "picture", "script" …, and how many."""
 
 
 @dataclass(slots=True)
@@ -176,6 +177,10 @@ class _Walk:
         )
         self.place = None
 
+    def has_words(self) -> bool:
+        """True where the block being gathered has begun."""
+        return any(part.strip(_BLANKS) for part in self.parts)
+
     def note_anchor(self, name: str, *, begins: bool) -> None:
         self.anchors.setdefault(name, len(self.blocks))
         if begins and (self.place is None or self.place.fragment is None):
@@ -187,7 +192,7 @@ class _Walk:
         ref = PlaceRef(item=self.item, fragment=anchor, page_label=label)
         if anchor:
             self.anchors.setdefault(anchor, len(self.blocks))
-        if self.in_cell or not any(part.strip() for part in self.parts):
+        if self.in_cell or not self.has_words():
             self.place = ref
         else:
             self.parts.append(_MARK)
@@ -258,10 +263,10 @@ def _is_skipped_by_attributes(walk: _Walk, element: etree._Element, tag: str) ->
             walk.note_anchor(anchor, begins=False)
         return True
     if is_permalink(element, tag):
-        walk.skipped["paragraph numbers and permalinks"] += 1
+        walk.skipped["mark beside a paragraph"] += 1
         return True
     if tag not in BLOCKS and is_hidden(element):
-        walk.skipped["hidden words"] += 1
+        walk.skipped["passage that is hidden"] += 1
         return True
     return False
 
@@ -278,7 +283,7 @@ def _start(walk: _Walk, element: etree._Element, tag: str) -> _Open | None:
     if element.attrib:
         name = element.get("id") or (element.get("name") if tag == "a" else None)
         if name:
-            begins = not walk.in_cell and not any(part.strip() for part in walk.parts)
+            begins = not walk.in_cell and not walk.has_words()
             walk.note_anchor(name, begins=begins)
     return change
 

@@ -12,6 +12,7 @@ from urllib.parse import unquote
 from lxml import etree
 
 from coa.documents.formats.natural import natural_key
+from coa.documents.formats.phrases import counted, listed
 from coa.documents.formats.tags import epub_types, local_name
 from coa.documents.formats.xml import attribute, child_text, elements, parse_xml, without_entities
 from coa.documents.formats.zipped import Archive
@@ -125,13 +126,13 @@ def _fill(package: Package, archive: Archive, root: etree._Element, folder: str)
     if spine is not None:
         package.ncx = names.get(attribute(spine, "toc")) or package.ncx
         wanted = [names.get(attribute(ref, "idref")) for ref in elements(spine, "itemref")]
-        listed = dict.fromkeys(n for n in wanted if n is not None)
-        missing = [n for n in listed if archive.find(n) is None]
-        package.spine = [n for n in listed if n not in missing and _is_page(n, types.get(n, ""))]
+        present = dict.fromkeys(n for n in wanted if n is not None)
+        missing = [n for n in present if archive.find(n) is None]
+        package.spine = [n for n in present if n not in missing and _is_page(n, types.get(n, ""))]
         n_lost = len(missing) + sum(1 for n in wanted if n is None)
         if n_lost:
-            shown = f" ({', '.join(missing[:5])})" if missing else ""
-            package.warnings.append(f"{n_lost} parts that the book lists are not in it{shown}.")
+            shown = f": {listed(missing)}" if missing else ""
+            package.warnings.append(f"Missing from the book: {counted(n_lost, 'page')} that it lists{shown}.")
     pages = [n for n, kind in types.items() if archive.find(n) and _is_page(n, kind)]
     if not package.spine:
         package.spine = [n for n in pages if n != package.nav]

@@ -61,12 +61,12 @@ HEADINGS = {f"h{n}": n for n in range(1, 7)}
 # What is in no block, as what it is counted; "" where there is nothing in it that a person would miss.
 SKIPPED: dict[str, str] = {
     "head": "", "style": "", "link": "", "meta": "", "title": "", "base": "", "col": "", "source": "", "track": "",
-    "script": "scripts", "template": "", "noscript": "messages for browsers without scripts",
-    "img": "pictures", "image": "pictures", "svg": "pictures", "canvas": "pictures", "map": "", "area": "",
-    "iframe": "embedded pages", "frame": "embedded pages", "object": "embedded objects", "embed": "embedded objects",
-    "applet": "embedded objects", "audio": "recordings", "video": "recordings",
-    "input": "", "select": "form fields", "textarea": "form fields", "button": "form fields", "datalist": "",
-    "rt": "ruby readings", "rp": "", "rtc": "ruby readings", "annotation": "", "annotation-xml": "",
+    "script": "script", "template": "", "noscript": "message for browsers without scripts",
+    "img": "picture", "image": "picture", "svg": "picture", "canvas": "picture", "map": "", "area": "",
+    "iframe": "frame", "frame": "frame", "object": "object", "embed": "object",
+    "applet": "object", "audio": "recording", "video": "recording",
+    "input": "", "select": "field of a form", "textarea": "field of a form", "button": "field of a form", "datalist": "",
+    "rt": "reading of ruby", "rp": "", "rtc": "reading of ruby", "annotation": "", "annotation-xml": "",
 }  # fmt: skip
 
 _EPUB_TYPE = "{http://www.idpf.org/2007/ops}type"
