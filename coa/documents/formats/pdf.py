@@ -81,7 +81,7 @@ def _opened(data: bytes, name: str) -> Iterator[pypdfium2.PdfDocument]:
     try:
         document = pypdfium2.PdfDocument(data)
     except pypdfium2.PdfiumError as exc:
-        raise _not_opened(exc, name) from exc
+        raise _not_opened(exc, name, encrypted=b"/Encrypt" in data) from exc
     try:
         yield document
     except pypdfium2.PdfiumError as exc:
@@ -90,14 +90,15 @@ def _opened(data: bytes, name: str) -> Iterator[pypdfium2.PdfDocument]:
         document.close()
 
 
-def _not_opened(exc: pypdfium2.PdfiumError, name: str) -> DocumentError:
+def _not_opened(exc: pypdfium2.PdfiumError, name: str, *, encrypted: bool) -> DocumentError:
+    # PDFium may report the error of the file before.
     code = getattr(exc, "err_code", None)
-    if code == pdfium_c.FPDF_ERR_PASSWORD:
+    if encrypted and code == pdfium_c.FPDF_ERR_PASSWORD:
         return DocumentError(
             f"{name} is an encrypted PDF: it opens with a password only.",
             hint="Save a copy without the password, for example with qpdf --decrypt.",
         )
-    if code == pdfium_c.FPDF_ERR_SECURITY:
+    if encrypted and code == pdfium_c.FPDF_ERR_SECURITY:
         return DocumentError(
             f"{name} is an encrypted PDF of a kind that cannot be opened.", hint="Save a copy without protection."
         )

@@ -137,7 +137,7 @@ def _repeated(edges: Sequence[list[_Edge]], numbers: dict[int, str]) -> set[int]
         span = max(pages) - min(pages) + 1
         dense = len(pages) >= _FEWEST_PAGES and len(pages) >= _DENSE_RATIO * span
         heads |= {id(x) for _, x in members if dense or (len(pages) > 1 and numbers.get(id(x)))}
-    return heads | _by_place(edges, heads | numbers.keys())
+    return heads | _by_place(edges, heads | {line for line, words in numbers.items() if not words})
 
 
 def _by_place(edges: Sequence[list[_Edge]], known: set[int]) -> set[int]:

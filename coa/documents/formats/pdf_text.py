@@ -13,7 +13,7 @@ import pypdfium2.raw as pdfium_c
 
 __all__ = ["Frame", "Line", "Word", "line_of", "page_words", "unmapped_share"]
 
-# What PDFium writes for a hyphen that it takes for a soft one; the line break behind it is not in its text.
+# What PDFium writes for any hyphen at a line's end; the line break behind it is not in its text.
 _HYPHEN_MARKS = "\ufffe\x02"
 _LINE = re.compile(rf"[^\r\n{_HYPHEN_MARKS}]+[{_HYPHEN_MARKS}]?|[{_HYPHEN_MARKS}]")
 _WORD = re.compile(r"\S+")
@@ -81,7 +81,7 @@ class Line:
     right: float = 0.0
     column: int = 0
     soft_hyphen: bool = False
-    """True where the line ends in a hyphen that PDFium or the file marks as one that breaks a word."""
+    """True where the line ends in a hyphen that the file marks as one that breaks a word (U+00AD)."""
     level: int | None = None
     """Of the heading that the line is; set by who finds headings."""
     entry: int | None = None
@@ -151,7 +151,7 @@ def _goes_on(last: Word, first: Word) -> bool:
     shared = min(last.top, first.top) - max(last.bottom, first.bottom)
     smaller, larger = sorted((last.top - last.bottom, first.top - first.bottom))
     near = -0.1 * larger < first.x0 - last.x1 < 2 * larger
-    return near and shared > 0.6 * smaller > 0 and not last.text.endswith("\u00ad")
+    return near and shared > 0.6 * smaller > 0
 
 
 def _words(match: re.Match[str], offset: int, boxes: _Boxes, fonts: _Fonts) -> list[Word]:
@@ -169,7 +169,7 @@ def _word(text: str, at: int, boxes: _Boxes, fonts: _Fonts) -> Word:
     first, last = boxes.at(at), boxes.at(at + len(text) - 1)
     bold, fixed = fonts.at(at)
     if text[-1] in _HYPHEN_MARKS:
-        text = text[:-1] + "\u00ad"
+        text = text[:-1] + "-"
     return Word(
         text.translate(_PRESENTATION_FORMS),
         min(first[0], last[0]),
