@@ -82,10 +82,13 @@ def test_headings_are_known_by_style_name_outline_level_and_inheritance() -> Non
 LEVELS = (
     '<w:abstractNum w:abstractNumId="0">'
     '<w:lvl w:ilvl="0"><w:start w:val="1"/><w:numFmt w:val="decimal"/><w:lvlText w:val="%1."/></w:lvl>'
-    '<w:lvl w:ilvl="1"><w:start w:val="1"/><w:numFmt w:val="lowerLetter"/><w:lvlText w:val="%1.%2)"/></w:lvl></w:abstractNum>'
-    '<w:abstractNum w:abstractNumId="1"><w:lvl w:ilvl="0"><w:numFmt w:val="bullet"/><w:lvlText w:val=""/></w:lvl></w:abstractNum>'
+    '<w:lvl w:ilvl="1"><w:start w:val="1"/><w:numFmt w:val="lowerLetter"/><w:lvlText w:val="%1.%2)"/></w:lvl>'
+    "</w:abstractNum>"
+    '<w:abstractNum w:abstractNumId="1"><w:lvl w:ilvl="0">'
+    '<w:numFmt w:val="bullet"/><w:lvlText w:val=""/></w:lvl></w:abstractNum>'
     '<w:num w:numId="1"><w:abstractNumId w:val="0"/></w:num><w:num w:numId="2"><w:abstractNumId w:val="1"/></w:num>'
-    '<w:num w:numId="3"><w:abstractNumId w:val="0"/><w:lvlOverride w:ilvl="0"><w:startOverride w:val="5"/></w:lvlOverride></w:num>'
+    '<w:num w:numId="3"><w:abstractNumId w:val="0"/>'
+    '<w:lvlOverride w:ilvl="0"><w:startOverride w:val="5"/></w:lvlOverride></w:num>'
 )
 
 
@@ -130,8 +133,8 @@ def test_tables_are_rows_and_boxes_of_one_column_are_paragraphs() -> None:
 
 def test_footnotes_follow_their_paragraph_and_endnotes_the_text() -> None:
     body = (
-        '<w:p><w:r><w:t>So</w:t><w:footnoteReference w:id="7"/><w:t> and</w:t><w:endnoteReference w:id="2"/></w:r></w:p>'
-        + p("Next")
+        '<w:p><w:r><w:t>So</w:t><w:footnoteReference w:id="7"/><w:t> and</w:t>'
+        '<w:endnoteReference w:id="2"/></w:r></w:p>' + p("Next")
     )
     foot = f'<w:footnote w:id="0" w:type="separator">{p("-")}</w:footnote><w:footnote w:id="7">{p("Low.")}</w:footnote>'
     end = f'<w:endnote w:id="2">{p("Last.")}</w:endnote><w:endnote w:id="3">{p("Unused.")}</w:endnote>'
@@ -198,7 +201,8 @@ def test_entities_are_not_expanded_and_depth_is_bounded() -> None:
     with zipfile.ZipFile(buffer, "w") as archive:
         archive.writestr(
             "word/document.xml",
-            f'<!DOCTYPE x [<!ENTITY a "haha"><!ENTITY f SYSTEM "file:///etc/passwd">]><w:document xmlns:w="{W}"><w:body>'
+            f'<!DOCTYPE x [<!ENTITY a "haha"><!ENTITY f SYSTEM "file:///etc/passwd">]>'
+            f'<w:document xmlns:w="{W}"><w:body>'
             "<w:p><w:r><w:t>x &a;&f; y</w:t></w:r></w:p></w:body></w:document>",
         )
     text = parse_document(buffer.getvalue(), name="x.docx").text

@@ -114,7 +114,8 @@ NCX = (
     '<ncx xmlns="http://www.daisy.org/z3986/2005/ncx/"><navMap><navPoint><navLabel><text>Part I</text></navLabel>'
     '<content src="z.xhtml"/><navPoint><navLabel><text>Chapter 1</text></navLabel><content src="z.xhtml#one"/>'
     "</navPoint></navPoint><navPoint><navLabel><text>Part II</text></navLabel><content src='y.xhtml'/>"
-    '<navPoint><navLabel><text>Chapter 2</text></navLabel><content src="y.xhtml#two"/></navPoint></navPoint></navMap></ncx>'
+    '<navPoint><navLabel><text>Chapter 2</text></navLabel><content src="y.xhtml#two"/>'
+    "</navPoint></navPoint></navMap></ncx>"
 )
 
 

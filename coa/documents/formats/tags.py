@@ -65,7 +65,7 @@ SKIPPED: dict[str, str] = {
     "img": "picture", "image": "picture", "svg": "picture", "canvas": "picture", "map": "", "area": "",
     "iframe": "frame", "frame": "frame", "object": "object", "embed": "object",
     "applet": "object", "audio": "recording", "video": "recording",
-    "input": "", "select": "field of a form", "textarea": "field of a form", "button": "field of a form", "datalist": "",
+    "input": "", "select": "form field", "textarea": "form field", "button": "form field", "datalist": "",
     "rt": "reading of ruby", "rp": "", "rtc": "reading of ruby", "annotation": "", "annotation-xml": "",
 }  # fmt: skip
 
