@@ -17,7 +17,7 @@ from coa.documents.formats.pdf_columns import read_columns
 from coa.documents.formats.pdf_furniture import Furniture, take_furniture
 from coa.documents.formats.pdf_headings import mark_headings
 from coa.documents.formats.pdf_hyphens import Joiner
-from coa.documents.formats.pdf_outline import Bookmark, bookmarks, mark_lines
+from coa.documents.formats.pdf_outline import Bookmark, bookmarks, mark_lines, spelled_number
 from coa.documents.formats.pdf_paragraphs import measure, paragraphs, to_block
 from coa.documents.formats.pdf_text import Frame, Line, page_words, unmapped_share
 from coa.documents.formats.raw import Block, OutlineEntry, PlaceRef, RawText
@@ -216,10 +216,12 @@ def _raw_text(pages: _Pages, entries: list[Bookmark], title: str | None, warning
     blocks: list[Block] = []
     outline: list[OutlineEntry] = []
     for paragraph in paragraphs(lines, measures):
+        block = to_block(paragraph, joiner, place_of)
         entry = paragraph.lines[0].entry
         if entry is not None:
-            outline.append(OutlineEntry(entries[entry].title, entries[entry].level, len(blocks)))
-        blocks.append(to_block(paragraph, joiner, place_of))
+            number = spelled_number(block.text)
+            outline.append(OutlineEntry(entries[entry].title, entries[entry].level, len(blocks), number))
+        blocks.append(block)
     blocks += _furniture_blocks(furniture, place_of)
     return RawText(
         blocks=tuple(blocks),

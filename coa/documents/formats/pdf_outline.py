@@ -9,12 +9,19 @@ from typing import Any, NamedTuple
 import pypdfium2
 
 from coa.documents.formats.pdf_text import Line
+from coa.documents.numbers import parse_number
 
-__all__ = ["Bookmark", "bookmarks", "mark_lines"]
+__all__ = ["Bookmark", "bookmarks", "mark_lines", "spelled_number"]
 
 _MOST = 50_000
 _NOT_WORDS = re.compile(r"[\W_]+")
 _LONGEST_TITLE_LINES = 4
+# What may stand before the title in letters: "chaptertwentythree".
+_LONGEST_NUMBER = 24
+# As Sphinx and LaTeX's fncychap write it.
+_SPELLED = re.compile(
+    r"chapter (twenty|thirty|forty|fifty|sixty)-?(one|two|three|four|five|six|seven|eight|nine)\b", re.IGNORECASE
+)
 
 
 class Bookmark(NamedTuple):
@@ -82,6 +89,12 @@ def mark_lines(pages: Sequence[list[Line]], entries: Sequence[Bookmark]) -> None
             first.entry, first.opens = index, entry.level
 
 
+def spelled_number(heading: str) -> int | None:
+    """The number of a heading "CHAPTER TWENTYONE …"; None for others, which are read as in any text."""
+    match = _SPELLED.match(heading)
+    return parse_number(f"{match[1]}-{match[2]}") if match else None
+
+
 def _title_lines(lines: list[Line], entry: Bookmark, taken: set[int]) -> list[Line]:
     """The lines that make up the entry's title, the ones nearest to the height it points to."""
     wanted = _key(entry.title)
@@ -96,12 +109,16 @@ def _title_lines(lines: list[Line], entry: Bookmark, taken: set[int]) -> list[Li
             text += _key(lines[end].text)
             # The number may stand on the page alone: "Chapter 3" over its title, "3.1" before it.
             head = text.removesuffix(wanted) if text.endswith(wanted) else None
-            if head is not None and len(head) <= 16 and (not head or any(c.isdigit() for c in head) or end > start):
+            if (
+                head is not None
+                and len(head) <= _LONGEST_NUMBER
+                and (not head or any(c.isdigit() for c in head) or end > start)
+            ):
                 distance = 0.0 if entry.top is None else abs(first.top - entry.top)
                 if best is None or distance < best[0]:
                     best = (distance, lines[start : end + 1])
                 break
-            if len(text) > len(wanted) + 16:
+            if len(text) > len(wanted) + _LONGEST_NUMBER:
                 break
     return best[1] if best else []
 
