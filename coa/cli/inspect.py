@@ -66,10 +66,9 @@ def inspect(
     found = asyncio.run(inspect_for_model(document, settings, estimate=estimate))
     if as_json:
         write_result(to_json(inspection_object(found)))
-    elif chapters:
-        write_result("".join("\t".join(row) + "\n" for row in _section_rows(found)))
-    elif chunks:
-        write_result("".join("\t".join(row) + "\n" for row in _chunk_rows(found)))
+    elif chapters or chunks:
+        rows = _section_rows(found) if chapters else _chunk_rows(found)
+        write_result("".join("\t".join(row) + "\n" for row in rows))
     else:
         write_result(_overview(found))
     return 0

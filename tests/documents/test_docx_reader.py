@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import zipfile
+from pathlib import Path
 
 import pytest
 
@@ -193,7 +194,9 @@ def test_a_document_without_text_or_without_its_main_part_says_so() -> None:
         parse_document(docx("<w:p>"), name="x.docx")
 
 
-def test_entities_are_not_expanded_and_depth_is_bounded() -> None:
+def test_entities_are_not_expanded_and_depth_is_bounded(tmp_path: Path) -> None:
+    secret = tmp_path / "secret.txt"
+    secret.write_text("secret words")
     data = docx("<w:sdt>" * 5000 + p("x") + "</w:sdt>" * 5000)
     with pytest.raises(DocumentError, match="main part"):
         parse_document(data, name="deep.docx")
@@ -201,13 +204,13 @@ def test_entities_are_not_expanded_and_depth_is_bounded() -> None:
     with zipfile.ZipFile(buffer, "w") as archive:
         archive.writestr(
             "word/document.xml",
-            f'<!DOCTYPE x [<!ENTITY a "haha"><!ENTITY f SYSTEM "file:///etc/passwd">]>'
+            f'<!DOCTYPE x [<!ENTITY a "haha"><!ENTITY f SYSTEM "{secret.as_uri()}">]>'
             f'<w:document xmlns:w="{W}"><w:body>'
             "<w:p><w:r><w:t>x &a;&f; y</w:t></w:r></w:p></w:body></w:document>",
         )
     text = parse_document(buffer.getvalue(), name="x.docx").text
     assert "haha" not in text
-    assert "root:" not in text
+    assert "secret" not in text
 
 
 def test_a_bomb_is_refused() -> None:

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from coa.chunking import chunk_document
-from coa.documents import canonical, formats, read_document
+from coa.documents import canonical, read_document
+from coa.documents.formats import registry
 from coa.documents.formats.assembly import assemble
 from coa.documents.formats.raw import Block, OutlineEntry, PlaceRef, RawText
 from coa.documents.reader import parse_document
@@ -191,7 +192,7 @@ def test_a_plug_in_is_found_by_content_and_by_name(monkeypatch: pytest.MonkeyPat
         assert group == "coa.readers"
         return [p for p in (point,) if name in (None, p.name)] + ([broken] if name == "broken" else [])
 
-    monkeypatch.setattr(formats, "entry_points", entry_points)
+    monkeypatch.setattr(registry, "entry_points", entry_points)
     assert read_document(b"QQQ:hello").text == "hello\n"
     assert read_document(b"____hello", reader="quux").text == "hello\n"
     assert read_document(b"hello").media_type == "text/plain"

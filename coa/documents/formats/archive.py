@@ -13,10 +13,10 @@ from typing import NamedTuple
 
 from coa.documents.canonical import canonicalise
 from coa.documents.decoding import decode
-from coa.documents.formats import FORMATS
 from coa.documents.formats.natural import natural_key
 from coa.documents.formats.phrases import counted, listed
 from coa.documents.formats.raw import Block, OutlineEntry, PlaceRef, RawText
+from coa.documents.formats.registry import FORMATS
 from coa.documents.formats.zipped import Archive
 from coa.documents.gutenberg import find_boilerplate
 from coa.documents.headings import Block as HeadingBlock

@@ -7,12 +7,11 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 
-from lxml import etree
-
 from coa.documents.formats.docx_styles import Numbering, Styles, child, numbering_of, value
 from coa.documents.formats.phrases import counted, skipped_phrases
 from coa.documents.formats.raw import Block, BlockKind, PlaceRef, RawText
 from coa.documents.formats.tags import local_name
+from coa.documents.formats.trees import Element
 from coa.documents.formats.xml import attribute, child_text, parse_xml
 from coa.documents.formats.zipped import Archive
 from coa.documents.limits import ReadingLimits
@@ -72,7 +71,7 @@ def read(data: bytes, *, name: str, limits: ReadingLimits) -> RawText:
     )
 
 
-def _part(archive: Archive, name: str | None) -> etree._Element | None:
+def _part(archive: Archive, name: str | None) -> Element | None:
     found = archive.find(name) if name else None
     if found is None:
         return None
@@ -98,7 +97,7 @@ def _main_part(archive: Archive) -> str:
     return next((t for kind, t in _relations(archive, "") if kind == "officedocument"), "word/document.xml")
 
 
-def _related(archive: Archive, main: str) -> dict[str, etree._Element | None]:
+def _related(archive: Archive, main: str) -> dict[str, Element | None]:
     names = dict(reversed(list(_relations(archive, main))))
     folder = posixpath.dirname(main)
     return {
@@ -110,7 +109,7 @@ def _related(archive: Archive, main: str) -> dict[str, etree._Element | None]:
 class _Text:
     """The blocks of a document as they are read."""
 
-    def __init__(self, archive: Archive, parts: dict[str, etree._Element | None]) -> None:
+    def __init__(self, archive: Archive, parts: dict[str, Element | None]) -> None:
         self._archive = archive
         self._styles = Styles(parts["styles"])
         self._numbering = Numbering(parts["numbering"])
@@ -119,7 +118,7 @@ class _Text:
         self._pending: list[tuple[str, str]] = []
         """Footnotes of the paragraph being read."""
         self._endnotes: list[tuple[str, str]] = []
-        self._boxes: list[etree._Element] = []
+        self._boxes: list[Element] = []
         """Text boxes anchored in the paragraph being read."""
         self._n_paragraphs = 0
         self._carried = ""
@@ -137,7 +136,7 @@ class _Text:
             f"Of its tracked changes {counted(deleted, 'deletion')} dropped and {counted(inserted, 'insertion')} kept."
         ]
 
-    def flow(self, element: etree._Element) -> None:
+    def flow(self, element: Element) -> None:
         """Reads a paragraph, a table, or what holds such."""
         name = local_name(element)
         if name == "p":
@@ -163,7 +162,7 @@ class _Text:
         for note in self._endnotes:
             self._add_note(*note)
 
-    def _paragraph(self, element: etree._Element) -> None:
+    def _paragraph(self, element: Element) -> None:
         self._n_paragraphs += 1
         place = PlaceRef(paragraph=self._n_paragraphs)
         text = self._carried + "".join(self._inline(element))
@@ -177,7 +176,7 @@ class _Text:
             self._add(_TABS.sub("\t", text).strip(" \t\n"), properties, place)
         self._add_pending()
 
-    def _add(self, text: str, properties: etree._Element | None, place: PlaceRef) -> None:
+    def _add(self, text: str, properties: Element | None, place: PlaceRef) -> None:
         style = self._styles.of(value(properties, "pStyle"))
         outline = value(properties, "outlineLvl")
         level = int(outline) + 1 if outline.isdecimal() else style.level
@@ -219,7 +218,7 @@ class _Text:
             number = self._numbers[kind, identity]
             self.blocks.append(Block(f"[{number}] {text}", "footnote", place=PlaceRef(paragraph=self._n_paragraphs)))
 
-    def _inline(self, element: etree._Element) -> Iterator[str]:
+    def _inline(self, element: Element) -> Iterator[str]:
         for inner in element:
             name = local_name(inner)
             if name == "t":
@@ -248,7 +247,7 @@ class _Text:
                     self._changes["inserted"] += 1
                 yield from self._inline(inner)
 
-    def _is_hidden(self, run: etree._Element) -> bool:
+    def _is_hidden(self, run: Element) -> bool:
         vanish = child(run, "rPr", "vanish") if len(run) and local_name(run[0]) == "rpr" else None
         return vanish is not None and attribute(vanish, "val") not in ("0", "false", "off")
 
@@ -260,7 +259,7 @@ class _Text:
             (self._pending if kind == "footnote" else self._endnotes).append((kind, identity))
         return f"[{self._numbers[kind, identity]}]"
 
-    def _table(self, table: etree._Element) -> None:
+    def _table(self, table: Element) -> None:
         rows = [row for row in _unwrapped(table, "tr") if child(row, "trPr", "del") is None]
         cells = [list(_unwrapped(row, "tc")) for row in rows]
         if all(len(row) < 2 for row in cells) or any(self._is_layout(cell) for row in cells for cell in row):
@@ -280,7 +279,7 @@ class _Text:
                 first = False
         self._add_pending()
 
-    def _cell(self, cell: etree._Element) -> str:
+    def _cell(self, cell: Element) -> str:
         texts = []
         for element in cell.iter():
             if local_name(element) == "p":
@@ -291,7 +290,7 @@ class _Text:
                 texts.append(f"{label} {''.join(self._inline(element))}")
         return " ".join(" ".join(texts).split())
 
-    def _is_layout(self, cell: etree._Element) -> bool:
+    def _is_layout(self, cell: Element) -> bool:
         """True for cells that hold tables or headings: the table only arranges the page."""
         return any(
             (name := local_name(e)) == "tbl"
@@ -300,7 +299,7 @@ class _Text:
         )
 
 
-def _notes(root: etree._Element | None) -> dict[str, etree._Element]:
+def _notes(root: Element | None) -> dict[str, Element]:
     """The notes by their ids, without the lines that part them from the text."""
     return {
         attribute(note, "id"): note
@@ -309,7 +308,7 @@ def _notes(root: etree._Element | None) -> dict[str, etree._Element]:
     }
 
 
-def _unwrapped(element: etree._Element, name: str) -> Iterator[etree._Element]:
+def _unwrapped(element: Element, name: str) -> Iterator[Element]:
     """The children called `name`, also inside content controls and insertions."""
     for inner in element:
         found = local_name(inner)
@@ -319,7 +318,7 @@ def _unwrapped(element: etree._Element, name: str) -> Iterator[etree._Element]:
             yield from _unwrapped(inner, name)
 
 
-def _box_contents(element: etree._Element) -> list[etree._Element]:
+def _box_contents(element: Element) -> list[Element]:
     """The text of boxes under `element`, of two forms of one box the first; outermost ones only."""
     if local_name(element) == "txbxcontent":
         return [element]

@@ -7,9 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from lxml import etree
-
 from coa.documents.formats.tags import list_marker, local_name
+from coa.documents.formats.trees import Element
 from coa.documents.formats.xml import attribute
 
 __all__ = ["Numbering", "ParagraphStyle", "Styles", "child", "value"]
@@ -29,7 +28,7 @@ _FORMATS = {
 _PLACE = re.compile(r"%([1-9])")
 
 
-def child(element: etree._Element | None, *path: str) -> etree._Element | None:
+def child(element: Element | None, *path: str) -> Element | None:
     """The element that `path`, names without namespaces, leads to; None where there is none."""
     for name in path:
         if element is None:
@@ -38,7 +37,7 @@ def child(element: etree._Element | None, *path: str) -> etree._Element | None:
     return element
 
 
-def value(element: etree._Element | None, *path: str) -> str:
+def value(element: Element | None, *path: str) -> str:
     """The w:val of the element that `path` leads to; "" where there is none."""
     found = child(element, *path)
     return "" if found is None else attribute(found, "val")
@@ -57,8 +56,8 @@ class ParagraphStyle(NamedTuple):
 class Styles:
     """The paragraph styles of a document, by their ids."""
 
-    def __init__(self, root: etree._Element | None) -> None:
-        self._elements: dict[str, etree._Element] = {}
+    def __init__(self, root: Element | None) -> None:
+        self._elements: dict[str, Element] = {}
         self._found: dict[str, ParagraphStyle] = {}
         for style in root if root is not None else ():
             if local_name(style) == "style" and attribute(style, "type") in ("paragraph", ""):
@@ -91,7 +90,7 @@ class Styles:
             level = None
         return ParagraphStyle(level, is_title and level is None, number)
 
-    def _chain(self, identity: str) -> Iterator[tuple[str, etree._Element | None]]:
+    def _chain(self, identity: str) -> Iterator[tuple[str, Element | None]]:
         for _ in range(_DEEPEST_STYLE):
             style = self._elements.get(identity)
             yield identity, style
@@ -100,7 +99,7 @@ class Styles:
                 return
 
 
-def numbering_of(properties: etree._Element | None) -> tuple[str, int] | None:
+def numbering_of(properties: Element | None) -> tuple[str, int] | None:
     """Id and level of the numbering that paragraph properties name; None where they name none."""
     holder = child(properties, "numPr")
     identity = value(holder, "numId")
@@ -128,7 +127,7 @@ class _List:
 class Numbering:
     """Counts the numbered paragraphs of a document as Word does."""
 
-    def __init__(self, root: etree._Element | None) -> None:
+    def __init__(self, root: Element | None) -> None:
         abstract: dict[str, _List] = {}
         self._lists: dict[str, _List] = {}
         self._restarts: dict[str, dict[int, int]] = {}
@@ -142,7 +141,7 @@ class Numbering:
                 if base is not None:
                     self._add(attribute(element, "numId"), element, base)
 
-    def _add(self, identity: str, element: etree._Element, base: _List) -> None:
+    def _add(self, identity: str, element: Element, base: _List) -> None:
         restarts: dict[int, int] = {}
         levels = dict(base.levels)
         for override in element:
@@ -184,7 +183,7 @@ class Numbering:
         return _PLACE.sub(counted, rule.text).strip()
 
 
-def _level(element: etree._Element) -> tuple[int, _Level]:
+def _level(element: Element) -> tuple[int, _Level]:
     at = attribute(element, "ilvl")
     start = value(element, "start")
     return (

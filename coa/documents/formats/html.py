@@ -7,13 +7,12 @@ import re
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from lxml import etree
-
 from coa.documents.decoding import Decoded, decode
 from coa.documents.formats.markup import read_page
 from coa.documents.formats.phrases import skipped_phrases
 from coa.documents.formats.raw import LeftOutCause, RawText
 from coa.documents.formats.tags import epub_types, local_name
+from coa.documents.formats.trees import Element, etree
 from coa.documents.languages import language_code
 from coa.documents.limits import ReadingLimits
 from coa.errors import DocumentError, DocumentTooLarge
@@ -42,7 +41,7 @@ _TITLE_END = re.compile(r"\s+(?:[|–—-]|::)\s+[^|–—]{1,60}$")
 class ParsedPage(NamedTuple):
     """A page's tree and what its head says."""
 
-    root: etree._Element
+    root: Element
     title: str | None
     language: str | None
 
@@ -124,7 +123,7 @@ def parse_html(text: str, *, name: str) -> ParsedPage:
     return ParsedPage(root, title_in(root), language_in(root))
 
 
-def title_in(root: etree._Element) -> str | None:
+def title_in(root: Element) -> str | None:
     """What the title element of the page's head says, the site's name taken off."""
     for element in root.iter("title", "{http://www.w3.org/1999/xhtml}title"):
         title = " ".join("".join(element.itertext()).split())
@@ -132,9 +131,9 @@ def title_in(root: etree._Element) -> str | None:
     return None
 
 
-def language_in(root: etree._Element) -> str | None:
+def language_in(root: Element) -> str | None:
     """ISO 639-1 of the page, as its outermost elements declare it."""
-    elements: Iterable[etree._Element] = [root, *root]
+    elements: Iterable[Element] = [root, *root]
     for element in elements:
         declared = element.get("lang") or element.get("{http://www.w3.org/XML/1998/namespace}lang")
         declared = declared or element.get("xml:lang")
@@ -150,10 +149,10 @@ def _is_codec(name: str) -> bool:
         return False
 
 
-def _outside_main(root: etree._Element) -> dict[object, tuple[LeftOutCause, str]]:
+def _outside_main(root: Element) -> dict[object, tuple[LeftOutCause, str]]:
     """The elements that are not the page's text: around `main`, and navigation anywhere."""
     left_out: dict[object, tuple[LeftOutCause, str]] = {}
-    main: etree._Element | None = None
+    main: Element | None = None
     for element in root.iter():
         name = local_name(element)
         if name == "nav" or (element.attrib and "navigation" in epub_types(element)):
@@ -166,7 +165,7 @@ def _outside_main(root: etree._Element) -> dict[object, tuple[LeftOutCause, str]
                 if local_name(child) == "footer":
                     left_out[child] = ("markup", "footer")
         return left_out
-    inside: etree._Element | None = main
+    inside: Element | None = main
     while inside is not None:
         parent = inside.getparent()
         for sibling in parent if parent is not None else ():

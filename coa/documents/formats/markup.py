@@ -6,8 +6,6 @@ import re
 from collections import Counter
 from dataclasses import dataclass, field
 
-from lxml import etree
-
 from coa.documents.formats.raw import Block, BlockKind, LeftOutCause, PlaceRef
 from coa.documents.formats.tags import (
     BLOCKS,
@@ -25,6 +23,7 @@ from coa.documents.formats.tags import (
     page_label,
     raised,
 )
+from coa.documents.formats.trees import Element, etree
 
 __all__ = ["Page", "read_page"]
 
@@ -207,7 +206,7 @@ class _Walk:
 
 
 def read_page(
-    root: etree._Element,
+    root: Element,
     *,
     item: str | None = None,
     label: str | None = None,
@@ -252,7 +251,7 @@ def read_page(
     return Page(walk.blocks, walk.anchors, walk.skipped)
 
 
-def _is_skipped_by_attributes(walk: _Walk, element: etree._Element, tag: str) -> bool:
+def _is_skipped_by_attributes(walk: _Walk, element: Element, tag: str) -> bool:
     """Page numbers, marks of notes and hidden words: what has been dealt with when the element opens."""
     if is_page_mark(element, tag):
         anchor = element.get("id") or next((a.get("id") for a in element.iter("a", "{*}a") if a.get("id")), None)
@@ -271,7 +270,7 @@ def _is_skipped_by_attributes(walk: _Walk, element: etree._Element, tag: str) ->
     return False
 
 
-def _start(walk: _Walk, element: etree._Element, tag: str) -> _Open | None:
+def _start(walk: _Walk, element: Element, tag: str) -> _Open | None:
     """Opens an element; what it changes, for `_end`."""
     role = BLOCKS.get(tag)
     change: _Open | None = None
@@ -288,7 +287,7 @@ def _start(walk: _Walk, element: etree._Element, tag: str) -> _Open | None:
     return change
 
 
-def _start_block(walk: _Walk, element: etree._Element, tag: str, role: Tag) -> _Open | None:
+def _start_block(walk: _Walk, element: Element, tag: str, role: Tag) -> _Open | None:
     change = _Open()
     omitted = walk.left_out.get(element) if walk.left_out else None
     if omitted is None and element.attrib and is_hidden(element):
@@ -324,7 +323,7 @@ def _start_block(walk: _Walk, element: etree._Element, tag: str, role: Tag) -> _
     return change
 
 
-def _start_item(walk: _Walk, element: etree._Element) -> None:
+def _start_item(walk: _Walk, element: Element) -> None:
     if walk.in_cell:
         return
     holder = walk.lists[-1] if walk.lists else _Open(marker="-", depth=1)
@@ -334,7 +333,7 @@ def _start_item(walk: _Walk, element: etree._Element) -> None:
     walk.prefix_level = holder.depth
 
 
-def _start_inline(walk: _Walk, element: etree._Element, tag: str) -> _Open | None:
+def _start_inline(walk: _Walk, element: Element, tag: str) -> _Open | None:
     if tag == "br":
         walk.parts.append(" " if walk.in_cell else _BREAK)
     elif tag == "q":
@@ -382,7 +381,7 @@ def _end(walk: _Walk, tag: str, change: _Open | None) -> None:
         walk.omissions.pop()
 
 
-def _picture(walk: _Walk, element: etree._Element) -> None:
+def _picture(walk: _Walk, element: Element) -> None:
     """A letter drawn as a picture opens its word."""
     alt = (element.get("alt") or "").strip()
     if len(alt) == 1 and alt.isalnum():

@@ -9,11 +9,10 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 from urllib.parse import unquote
 
-from lxml import etree
-
 from coa.documents.formats.natural import natural_key
 from coa.documents.formats.phrases import counted, listed
 from coa.documents.formats.tags import epub_types, local_name
+from coa.documents.formats.trees import Element
 from coa.documents.formats.xml import attribute, child_text, elements, parse_xml, without_entities
 from coa.documents.formats.zipped import Archive
 from coa.errors import DocumentError, DocumentTooLarge
@@ -75,7 +74,7 @@ def read_package(archive: Archive) -> Package:
     return package
 
 
-def _parsed(data: bytes | None, *, recover: bool) -> etree._Element | None:
+def _parsed(data: bytes | None, *, recover: bool) -> Element | None:
     if not data:
         return None
     root = parse_xml(data, recover=recover)
@@ -107,7 +106,7 @@ def _package_path(archive: Archive) -> str | None:
     return min(found, key=len) if found else None
 
 
-def _fill(package: Package, archive: Archive, root: etree._Element, folder: str) -> None:
+def _fill(package: Package, archive: Archive, root: Element, folder: str) -> None:
     package.title = child_text(root, "title") or None
     package.language = child_text(root, "language")
     names: dict[str, str] = {}
@@ -187,7 +186,7 @@ def nav_entries(archive: Archive, package: Package, *, deepest: int) -> list[Ent
     return list(_nav_list(top, folder, package.nav, 1, deepest)) if top is not None else []
 
 
-def _nav_list(items: etree._Element, folder: str, own: str, level: int, deepest: int) -> Iterator[Entry]:
+def _nav_list(items: Element, folder: str, own: str, level: int, deepest: int) -> Iterator[Entry]:
     for item in items:
         if local_name(item) != "li":
             continue
@@ -212,7 +211,7 @@ def ncx_entries(archive: Archive, package: Package, *, deepest: int) -> list[Ent
     return list(_nav_points(top, posixpath.dirname(name), 1, deepest)) if top is not None else []
 
 
-def _nav_points(holder: etree._Element, folder: str, level: int, deepest: int) -> Iterator[Entry]:
+def _nav_points(holder: Element, folder: str, level: int, deepest: int) -> Iterator[Entry]:
     for point in holder:
         if local_name(point) != "navpoint":
             continue

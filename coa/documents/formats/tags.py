@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from enum import Enum, auto
 
-from lxml import etree
+from coa.documents.formats.trees import Element
 
 __all__ = [
     "BLOCKS",
@@ -104,7 +104,7 @@ _ROMANS = ((1000, "m"), (900, "cm"), (500, "d"), (400, "cd"), (100, "c"), (90, "
            (10, "x"), (9, "ix"), (5, "v"), (4, "iv"), (1, "i"))  # fmt: skip
 
 
-def local_name(element: etree._Element) -> str:
+def local_name(element: Element) -> str:
     """The element's name in small letters, without its namespace."""
     tag = element.tag
     if not isinstance(tag, str):  # comments and the like
@@ -112,14 +112,14 @@ def local_name(element: etree._Element) -> str:
     return (tag.rpartition("}")[2] if tag[0] == "{" else tag).lower()
 
 
-def epub_types(element: etree._Element) -> set[str]:
+def epub_types(element: Element) -> set[str]:
     """The words of epub:type and role, "doc-" taken off."""
     words = element.get(_EPUB_TYPE) or element.get("epub:type") or ""
     role = element.get("role") or ""
     return {w.lower().removeprefix("doc-") for w in (*words.split(), *role.split())} if words or role else set()
 
 
-def is_hidden(element: etree._Element) -> bool:
+def is_hidden(element: Element) -> bool:
     """True where a browser would show nothing of it."""
     if element.get("hidden") is not None:
         return True
@@ -127,7 +127,7 @@ def is_hidden(element: etree._Element) -> bool:
     return bool(style and _HIDDEN_STYLE.search(style))
 
 
-def is_footnote(element: etree._Element, tag: str) -> bool:
+def is_footnote(element: Element, tag: str) -> bool:
     """True for what holds footnotes or endnotes, or one of them."""
     if tag not in ("aside", "div", "dl", "section", "p", "li", "ol", "ul"):
         return False
@@ -137,7 +137,7 @@ def is_footnote(element: etree._Element, tag: str) -> bool:
     return not {"footnote", "footnotes", "rearnote", "rearnotes", "endnote", "endnotes"}.isdisjoint(epub_types(element))
 
 
-def is_page_mark(element: etree._Element, tag: str) -> bool:
+def is_page_mark(element: Element, tag: str) -> bool:
     """True for the number of a page of the printed book, which is no part of its text."""
     if tag not in ("span", "a", "div", "p", "hr", "i", "b", "small"):
         return False
@@ -148,14 +148,14 @@ def is_page_mark(element: etree._Element, tag: str) -> bool:
     return len(text) <= _LONGEST_PAGE_TEXT and _PAGE_TEXT.fullmatch(text) is not None
 
 
-def is_permalink(element: etree._Element, tag: str) -> bool:
+def is_permalink(element: Element, tag: str) -> bool:
     """True for a sign or number beside a paragraph that only links to the paragraph itself."""
     if tag not in ("a", "label"):
         return False
     return not _PERMALINK_CLASSES.isdisjoint((element.get("class") or "").lower().split())
 
 
-def page_label(element: etree._Element) -> str:
+def page_label(element: Element) -> str:
     """What is printed on the page that the mark opens; "" where it does not say."""
     for words in (element.get("title"), element.get("aria-label"), "".join(element.itertext()), element.get("id")):
         match = _PAGE_TEXT.fullmatch((words or "").replace("_", " ").strip().removeprefix("Page ")) if words else None
@@ -164,7 +164,7 @@ def page_label(element: etree._Element) -> str:
     return ""
 
 
-def is_note_mark(element: etree._Element, tag: str) -> bool:
+def is_note_mark(element: Element, tag: str) -> bool:
     """True where the element is the bare number of a footnote, which is to be set in brackets."""
     if tag == "a":
         classes = (element.get("class") or "").lower().split()
@@ -184,7 +184,7 @@ def raised(text: str, tag: str) -> str:
     return text.strip().translate(_RAISED if tag == "sup" else _LOWERED)
 
 
-def is_data_table(table: etree._Element) -> bool:
+def is_data_table(table: Element) -> bool:
     """False for tables that only lay out a page: with tables, headings or long texts in their cells."""
     if table.get("role") in ("presentation", "none"):
         return False

@@ -5,9 +5,8 @@ from __future__ import annotations
 import re
 from html.entities import html5
 
-from lxml import etree
-
 from coa.documents.formats.tags import local_name
+from coa.documents.formats.trees import Element, etree
 
 __all__ = ["attribute", "child_text", "elements", "parse_xml", "without_entities"]
 
@@ -15,7 +14,7 @@ _XML_ENTITIES = frozenset({"amp", "lt", "gt", "quot", "apos"})
 _ENTITY = re.compile(r"&([A-Za-z][\w.-]{0,63});")
 
 
-def parse_xml(data: bytes, *, encoding: str | None = None, recover: bool = False) -> etree._Element | None:
+def parse_xml(data: bytes, *, encoding: str | None = None, recover: bool = False) -> Element | None:
     """The root of `data`; None where it is not well formed.
 
     With `recover` damage is passed over as far as possible. Entities that the document declares are not resolved,
@@ -35,7 +34,7 @@ def parse_xml(data: bytes, *, encoding: str | None = None, recover: bool = False
         root = etree.fromstring(data, parser)
     except (etree.XMLSyntaxError, ValueError, LookupError):
         return None
-    return root if isinstance(root, etree._Element) else None
+    return root
 
 
 def without_entities(text: str) -> str:
@@ -55,18 +54,18 @@ def _resolved(match: re.Match[str]) -> str:
     return known.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace('"', "&quot;")
 
 
-def elements(root: etree._Element, name: str) -> list[etree._Element]:
+def elements(root: Element, name: str) -> list[Element]:
     """The elements under `root` called `name` in whatever namespace, in document order."""
     return [e for e in root.iter() if local_name(e) == name]
 
 
-def child_text(element: etree._Element, name: str) -> str:
+def child_text(element: Element, name: str) -> str:
     """The text of the first element called `name` under `element`, on one line; "" where there is none."""
     found = next((e for e in element.iter() if local_name(e) == name), None)
     return "" if found is None else " ".join("".join(found.itertext()).split())
 
 
-def attribute(element: etree._Element, name: str) -> str:
+def attribute(element: Element, name: str) -> str:
     """The attribute called `name` in whatever namespace; "" where there is none."""
     value = element.get(name)
     if value is None:
