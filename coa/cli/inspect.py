@@ -53,8 +53,7 @@ def inspect(
 
     if chapters + chunks + text > 1:
         raise ConfigError("--chapters, --chunks and --text exclude each other.")
-    flags = {"model": model, "chunk_tokens": chunk_tokens}
-    settings = settings_of(ctx, common, overrides=flags).settings
+    settings = settings_of(ctx, common, overrides={"model": model, "chunk_tokens": chunk_tokens}).settings
     document = read_book(book, settings)
     if text:
         write_result("".join(document.text[span.start : span.end] for span in document.readable()))
