@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import coa
 import coa.errors
@@ -39,6 +39,8 @@ _START_S = 60.0
 # What the worker has on top of a document's own seconds to send it.
 _GRACE_S = 5.0
 _STDERR_TAIL = 4000
+_ABORTS = (-signal.SIGABRT, -signal.SIGTRAP, -signal.SIGILL, -signal.SIGSEGV)
+_STARVED_RATIO = 0.25
 # API keys in the environment are no business of a process that reads strangers' files.
 _ENVIRONMENT = (
     "PATH", "HOME", "LANG", "LC_ALL", "LC_CTYPE", "TMPDIR", "LD_LIBRARY_PATH", "VIRTUAL_ENV", "XDG_CACHE_HOME",
@@ -161,10 +163,12 @@ def _took_too_much(label: str, limits: ReadingLimits) -> DocumentTooLarge:
 
 
 def _crashed(worker: _Worker, label: str, limits: ReadingLimits) -> DocumentError:
-    code, said = worker.post_mortem()
+    code, said, held = worker.post_mortem()
     if code == -signal.SIGXCPU:
         return _took_too_long(label, limits)
-    if "MemoryError" in said or "memory allocation" in said or "bad_alloc" in said:
+    # Native code ends the process where it gets no memory, and seldom says why.
+    starved = code in _ABORTS and held > _STARVED_RATIO * limits.max_memory_bytes
+    if starved or "MemoryError" in said or "bad_alloc" in said:
         return _took_too_much(label, limits)
     how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
     error = DocumentError(
@@ -197,6 +201,17 @@ def _unpacked(fields: dict[str, Any], text: bytearray) -> Document:
     fields["places"] = tuple(Place(**{**p, "span": Span(*p["span"])}) for p in fields["places"])
     fields["warnings"] = tuple(fields["warnings"])
     return Document(**fields)
+
+
+class _Ending(NamedTuple):
+    """How a process ended."""
+
+    code: int
+    """Negative for a signal."""
+    said: str
+    """The end of what it wrote on standard error."""
+    held: int
+    """The most memory it held at a time, in bytes."""
 
 
 class _Worker:
@@ -244,16 +259,24 @@ class _Worker:
         """True where the worker waits for the next document."""
         return self._ready and self._process.poll() is None
 
-    def post_mortem(self) -> tuple[int, str]:
-        """The exit code, negative for a signal, and the end of what the process wrote on standard error."""
-        try:
-            self._process.wait(timeout=_GRACE_S)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+    def post_mortem(self) -> _Ending:
+        """How the process ended; it is killed where it has not."""
+        deadline = time.monotonic() + _GRACE_S
+        killed = False
+        while True:
+            pid, status, used = os.wait4(self._process.pid, os.WNOHANG)
+            if pid:
+                break
+            if time.monotonic() > deadline and not killed:
+                self._process.kill()
+                killed = True
+            time.sleep(0.005)
+        self._process.returncode = os.waitstatus_to_exitcode(status)
         self._stderr.seek(0, os.SEEK_END)
         self._stderr.seek(max(0, self._stderr.tell() - _STDERR_TAIL))
-        return self._process.returncode, self._stderr.read().decode("utf-8", errors="replace")
+        said = self._stderr.read().decode("utf-8", errors="replace")
+        unit = 1 if sys.platform == "darwin" else 1024
+        return _Ending(self._process.returncode, said, used.ru_maxrss * unit)
 
     def end(self) -> None:
         """Kills the process, if it lives, and frees what belongs to it."""
