@@ -91,11 +91,11 @@ def docx(document: bytes | None) -> bytes:
         b'<Default Extension="xml" ContentType="application/xml"/><Override PartName="/word/document.xml" ContentType='
         b'"application/vnd.openxmlformats-officedocument.wordprocessingml.document.main+xml"/></Types>'
     )
+    office = "http://schemas.openxmlformats.org/officeDocument/2006/relationships/officeDocument"
     relations = (
-        b'<Relationships xmlns="http://schemas.openxmlformats.org/package/2006/relationships">'
-        b'<Relationship Id="r" Type="http://schemas.openxmlformats.org/officeDocument/2006/relationships/'
-        b'officeDocument" Target="word/document.xml"/></Relationships>'
-    )
+        '<Relationships xmlns="http://schemas.openxmlformats.org/package/2006/relationships">'
+        f'<Relationship Id="r" Type="{office}" Target="word/document.xml"/></Relationships>'
+    ).encode()
     parts = [("[Content_Types].xml", kinds), ("_rels/.rels", relations), ("word/styles.xml", b"<styles/>")]
     return zipped([*parts, ("word/document.xml" if document else "word/documents.xml", document or b"<x/>")])
 

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import BinaryIO
 
 import psutil
 import pytest
@@ -75,8 +76,13 @@ def children() -> list[psutil.Process]:
 def test_the_document_is_the_one_that_reading_in_place_gives(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "made.pdf"
     path.write_bytes(PDF)
-    source = {"path": path, "str": str(path), "bytes": PDF, "stream": io.BytesIO(PDF)}[kind]
-    assert read_document_isolated(source, name="made.pdf") == read_document(PDF, name="made.pdf")
+    sources: dict[str, str | Path | bytes | BinaryIO] = {
+        "path": path,
+        "str": str(path),
+        "bytes": PDF,
+        "stream": io.BytesIO(PDF),
+    }
+    assert read_document_isolated(sources[kind], name="made.pdf") == read_document(PDF, name="made.pdf")
 
 
 def test_a_worker_reads_several_documents() -> None:
