@@ -156,7 +156,7 @@ def test_insertions_are_kept_and_deletions_dropped_and_told() -> None:
     )
     raw = _read(body)
     assert [b.text for b in raw.blocks] == ["Keep new", "One line."]
-    assert raw.warnings == ("Of its tracked changes 2 deletions dropped and 1 insertion kept.",)
+    assert raw.warnings == ("Tracked changes: 2 deletions dropped, 1 insertion kept.",)
 
 
 def test_text_boxes_are_read_once_after_the_paragraph_that_holds_them() -> None:
@@ -179,7 +179,7 @@ def test_links_fields_content_controls_and_formulas_are_text_and_codes_are_not()
     )
     raw = _read(body)
     assert [b.text for b in raw.blocks] == ["link 12 x+y", "Control"]
-    assert raw.left_out == ("1 passage that is hidden",)
+    assert raw.left_out == ("1 hidden passage",)
 
 
 def test_the_strict_namespace_is_read_too() -> None:

@@ -158,6 +158,11 @@ def test_a_broken_book_is_read_where_its_pages_can_be(change: dict[str, str | by
     assert any(warning in w for w in document.warnings) if warning else not document.warnings
 
 
+def test_lone_surrogates_in_a_damaged_table_of_contents_do_no_harm() -> None:
+    document = parse_document(book(ncx_book(NCX.replace("Part I<", "Part &#xD800;I<") + "<oops")), name="x.epub")
+    assert "Part I" in document.text
+
+
 def test_a_page_that_is_missing_is_told() -> None:
     files = ncx_book()
     del files["OPS/y.xhtml"]

@@ -52,7 +52,7 @@ def assemble(raw: RawText, *, name: str, source_sha256: str = "") -> Document:
         sha256=hashlib.sha256(text.encode()).hexdigest(),
         name=name,
         title=title,
-        language=raw.language or boilerplate.language or guess_language(text),
+        language=_language(raw.language or boilerplate.language, guess_language(text)),
         media_type=raw.media_type,
         encoding=raw.encoding,
         source_sha256=source_sha256,
@@ -62,6 +62,11 @@ def assemble(raw: RawText, *, name: str, source_sha256: str = "") -> Document:
         chapter_method=method,
         warnings=(*raw.warnings, *layout.warnings),
     )
+
+
+def _language(declared: str | None, guessed: str | None) -> str | None:
+    """What the file declares; but many programs declare English where nobody chose a language."""
+    return guessed if guessed and declared in (None, "en") else declared
 
 
 def _lay_out(blocks: Sequence[Block]) -> _Layout:

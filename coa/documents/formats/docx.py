@@ -132,9 +132,7 @@ class _Text:
         if not self._changes:
             return []
         deleted, inserted = self._changes["deleted"], self._changes["inserted"]
-        return [
-            f"Of its tracked changes {counted(deleted, 'deletion')} dropped and {counted(inserted, 'insertion')} kept."
-        ]
+        return [f"Tracked changes: {counted(deleted, 'deletion')} dropped, {counted(inserted, 'insertion')} kept."]
 
     def flow(self, element: Element) -> None:
         """Reads a paragraph, a table, or what holds such."""
@@ -226,7 +224,7 @@ class _Text:
                     yield inner.text
             elif name == "r":
                 if self._is_hidden(inner):
-                    self.skipped["passage that is hidden"] += 1
+                    self.skipped["hidden passage"] += 1
                 else:
                     yield from self._inline(inner)
             elif name in _SIGNS:

@@ -61,7 +61,7 @@ def read(data: bytes, *, name: str, limits: ReadingLimits) -> RawText:
     return RawText(
         blocks=tuple(result.blocks),
         media_type="text/html",
-        title=None if any(b.kind == "heading" and b.level == 1 for b in result.blocks) else page.title,
+        title=None if sum(1 for b in result.blocks if b.kind == "heading" and b.level == 1) == 1 else page.title,
         language=page.language,
         encoding=decoded.encoding,
         warnings=decoded.warnings,

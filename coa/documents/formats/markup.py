@@ -264,8 +264,9 @@ def _is_skipped_by_attributes(walk: _Walk, element: Element, tag: str) -> bool:
     if is_permalink(element, tag):
         walk.skipped["mark beside a paragraph"] += 1
         return True
-    if tag not in BLOCKS and is_hidden(element):
-        walk.skipped["passage that is hidden"] += 1
+    # In a row of cells nothing can be kept and left out: it is one line.
+    if (tag not in BLOCKS or walk.cells is not None) and is_hidden(element):
+        walk.skipped["hidden passage"] += 1
         return True
     return False
 

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable
 
 __all__ = ["counted", "listed", "skipped_phrases"]
 
 _SHOWN = 5
+_AFTER_NOUN = re.compile(r" (?:of|for|with|beside|inside|outside|that)\b")
 
 
 def counted(n: int, what: str) -> str:
-    """ "1 page", "12 pages": `what` is in the singular, its noun the first word."""
+    """ "1 page", "12 pages": `what` is in the singular, with its noun before the first preposition."""
     if n == 1:
         return f"1 {what}"
-    noun, _, rest = what.partition(" ")
-    return f"{n:,} {noun}s {rest}".rstrip()
+    match = _AFTER_NOUN.search(what)
+    at = match.start() if match else len(what)
+    return f"{n:,} {what[:at]}s{what[at:]}"
 
 
 def listed(names: Iterable[str]) -> str:

@@ -32,6 +32,9 @@ def parse_xml(data: bytes, *, encoding: str | None = None, recover: bool = False
     )
     try:
         root = etree.fromstring(data, parser)
+        if recover and root is not None:
+            # A lone surrogate passes a parser that recovers, and would raise wherever the text is touched.
+            etree.tostring(root, encoding="unicode")
     except (etree.XMLSyntaxError, ValueError, LookupError):
         return None
     return root
