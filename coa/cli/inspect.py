@@ -156,7 +156,7 @@ def _shown_rows(found: Inspection) -> list[tuple[str, ...]]:
     rows = list(zip(found.sections, _section_rows(found), strict=True))
     if len(rows) > _SECTIONS_SHOWN and any(share.section.kind == "chapter" for share, _ in rows):
         rows = [(share, row) for share, row in rows if share.section.kind != "section"]
-    return [row for _, row in rows[:_SECTIONS_SHOWN]]
+    return [(*row[:-1], row[-1] or "(before the first heading)") for _, row in rows[:_SECTIONS_SHOWN]]
 
 
 def _left_out_lines(parts: Sequence[LeftOut]) -> list[str]:
