@@ -129,6 +129,11 @@ def test_page_numbers_of_the_printed_book_are_places_and_no_text() -> None:
     assert third.place.page_label == "9"
 
 
+def test_an_id_behind_the_last_word_marks_what_follows() -> None:
+    raw = _read("<p>So she wrote. <a id='two'> </a></p><h2>Two</h2><p>He <i id='mid'>read</i> it.</p><p>End.</p>")
+    assert [b.place and b.place.fragment for b in raw.blocks] == [None, "two", None, None]
+
+
 def test_a_letter_drawn_as_a_picture_opens_its_word() -> None:
     assert _texts("<p><img alt='I' src='i.png'/>t was late. <img alt='A tree' src='t.png'/></p>") == ["It was late."]
 

@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from dataclasses import dataclass, field
 
+from coa.documents.formats.page_marks import MARK, without_marks
 from coa.documents.formats.raw import Block, BlockKind, LeftOutCause, PlaceRef
 from coa.documents.formats.tags import (
     BLOCKS,
@@ -27,16 +28,15 @@ from coa.documents.formats.trees import Element, etree
 
 __all__ = ["Page", "read_page"]
 
-# Stand in for a line break and for the border of a printed page while a block is gathered; no page holds them,
-# since XML and HTML both forbid these controls.
-_BREAK, _MARK = "\x01", "\x02"
+# Stands in for a line break while a block is gathered; XML and HTML both forbid this control.
+_BREAK = "\x01"
 _BLANKS = f" \t\r\n\f\xa0{_BREAK}"
 _SPACES = re.compile(r"[ \t\r\n\f]+")
 _AROUND_BREAK = re.compile(f" ?{_BREAK} ?")
 _LINES = re.compile(r" *\n[ \n]*")
 _TOO_MANY_BREAKS = re.compile(r"\n{3,}")
 _LABEL = re.compile(r"\[?(\d{1,4}|[a-z]|[*†‡§]{1,3})\]?[.:)]?")
-_HAS_MARKER = re.compile(r"(?:[•●▪◦‣*–—-]|\(?(?:\d{1,3}|[a-z])[.)])\s")
+_HASMARKER = re.compile(r"(?:[•●▪◦‣*–—-]|\(?(?:\d{1,3}|[a-z])[.)])\s")
 _SHORT_ITEM = 200
 _CELL_BORDER = " | "
 
@@ -98,6 +98,8 @@ class _Walk:
     place: PlaceRef | None = None
     """Of the next block where it begins in another place than the one before it."""
     label: str | None = None
+    last_anchor: tuple[str, int] | None = None
+    """The last id inside of the block being gathered, and after how many of its parts it stands."""
 
     def flush(self) -> None:
         """Ends the block being gathered."""
@@ -107,6 +109,7 @@ class _Walk:
             self.parts.append(" ")
             return
         raw = "".join(self.parts)
+        at_end, self.last_anchor = self._anchor_at_end(), None
         self.parts.clear()
         if self.n_preformatted:
             text = raw.replace(_BREAK, "\n").strip("\r\n").rstrip()
@@ -118,33 +121,24 @@ class _Walk:
         breaks: tuple[tuple[int, PlaceRef], ...] = ()
         following: PlaceRef | None = None
         if self.marks:
-            text, breaks, following = self._take_marks(text)
+            text, start, breaks, following = without_marks(text, self.marks)
+            self.place = start or self.place
+            self.marks.clear()
         if text:
             self._add(text, breaks)
         if following is not None:
             self.place = following
+        if at_end is not None:
+            self.anchors[at_end] = len(self.blocks)
+            self.place = self.place or PlaceRef(item=self.item, fragment=at_end, page_label=self.label)
 
-    def _take_marks(self, text: str) -> tuple[str, tuple[tuple[int, PlaceRef], ...], PlaceRef | None]:
-        """The text without its page borders, where in it these stand, and the place of what follows it."""
-        refs, self.marks = self.marks, []
-        out = ""
-        found = []
-        for i, piece in enumerate(text.split(_MARK)):
-            if i:
-                found.append((len(out), refs[min(i, len(refs)) - 1]))
-            # One space, not the two on either side of the mark.
-            out += piece.lstrip(" ") if not out or out[-1] in " \n" else piece
-        out = out.rstrip(" \n")
-        inside = []
-        following = None
-        for at, ref in found:
-            if not at and out:
-                self.place = ref
-            elif at < len(out):
-                inside.append((at, ref))
-            else:
-                following = ref
-        return out, tuple(inside), following
+    def _anchor_at_end(self) -> str | None:
+        """The id that stands behind the last word of the block, and so marks what follows."""
+        if self.last_anchor is None:
+            return None
+        name, n_parts = self.last_anchor
+        behind = any(part.strip(_BLANKS) for part in self.parts[n_parts:])
+        return None if behind or self.anchors.get(name) != len(self.blocks) else name
 
     def _add(self, text: str, breaks: tuple[tuple[int, PlaceRef], ...], *, kind: BlockKind | None = None) -> None:
         opened = self.kinds[-1] if self.kinds else None
@@ -162,7 +156,7 @@ class _Walk:
                 kind, level = "list_item", self.prefix_level
                 before = self.blocks[-1] if self.blocks else None
                 tight = before is not None and before.kind == "list_item" and len(before.text) < _SHORT_ITEM
-            prefix = self.prefix.lstrip(" ") if not is_item or not _HAS_MARKER.match(text) else ""
+            prefix = self.prefix.lstrip(" ") if not is_item or not _HASMARKER.match(text) else ""
             if prefix:
                 text = prefix + text
                 breaks = tuple((at + len(prefix), ref) for at, ref in breaks)
@@ -182,6 +176,8 @@ class _Walk:
 
     def note_anchor(self, name: str, *, begins: bool) -> None:
         self.anchors.setdefault(name, len(self.blocks))
+        if not begins and not self.in_cell:
+            self.last_anchor = (name, len(self.parts))
         if begins and (self.place is None or self.place.fragment is None):
             self.place = PlaceRef(item=self.item, fragment=name, page_label=self.label)
 
@@ -194,7 +190,7 @@ class _Walk:
         if self.in_cell or not self.has_words():
             self.place = ref
         else:
-            self.parts.append(_MARK)
+            self.parts.append(MARK)
             self.marks.append(ref)
 
     def end_row(self) -> None:
@@ -356,7 +352,7 @@ def _end(walk: _Walk, tag: str, change: _Open | None) -> None:
         return
     role = BLOCKS[tag]
     if role is Tag.CELL and walk.in_cell:
-        text = _SPACES.sub(" ", "".join(walk.parts).replace(_BREAK, " ").replace(_MARK, "")).strip()
+        text = _SPACES.sub(" ", "".join(walk.parts).replace(_BREAK, " ").replace(MARK, "")).strip()
         walk.parts.clear()
         walk.in_cell = False
         if walk.cells is not None:
