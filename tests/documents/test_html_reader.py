@@ -101,6 +101,10 @@ def test_powers_and_indices_do_not_run_into_the_number_before() -> None:
     assert _texts("<p>10<sup>2</sup> m, H<sub>2</sub>O, the 1<sup>st</sup></p>") == ["10² m, H₂O, the 1st"]
 
 
+def test_controls_in_raised_text_are_no_trouble() -> None:
+    assert parse_document(b"<html><p>a<sup>\x05&#5;</sup> b</p></html>", name="x").text.startswith("a")
+
+
 def test_numbers_of_notes_are_in_brackets_and_notes_are_footnotes() -> None:
     raw = _read(
         "<p>So it is.<sup><a href='#n1' id='r1'>1</a></sup> Or<a class='fnanchor' href='#n2'>[2]</a></p>"

@@ -235,8 +235,10 @@ def read_page(
                 continue
             change = _start(walk, element, tag)
             opened.append(change)
-            if element.text:
-                walk.parts.append(element.text)
+            if text := element.text:
+                is_raised = tag in ("sup", "sub") and not len(element) and bool(walk.parts)
+                # A footnote's number and a power stand behind a word or a number.
+                walk.parts.append(raised(text, tag) if is_raised and walk.parts[-1][-1:].isalnum() else text)
         else:
             change = opened.pop()
             if change is not None or tag in BLOCKS:
@@ -340,8 +342,6 @@ def _start_inline(walk: _Walk, element: Element, tag: str) -> _Open | None:
         if is_note_mark(element, tag):
             walk.parts.append("[")
             return _Open(closing="]")
-        if tag != "a" and element.text and not len(element) and walk.parts and walk.parts[-1][-1:].isalnum():
-            element.text = raised(element.text, tag)
     return None
 
 
