@@ -20,7 +20,6 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
-import coa
 import coa.errors
 from coa.documents.limits import DEFAULT_LIMITS, ReadingLimits
 from coa.documents.reader import parse_document
@@ -288,7 +287,7 @@ class _Worker:
 
 def _environment() -> dict[str, str]:
     kept = {key: os.environ[key] for key in _ENVIRONMENT if key in os.environ}
-    root = str(Path(coa.__file__).resolve().parent.parent)
+    root = str(Path(__file__).resolve().parents[2])
     return kept | {"PYTHONPATH": os.pathsep.join(dict.fromkeys([root, *(p for p in sys.path if p)]))}
 
 

@@ -104,7 +104,7 @@ def page_words(text_page: Any, frame: Frame) -> list[list[Word]]:
         return []
     boxes = _Boxes(text_page, frame)
     fonts = _Fonts(text_page)
-    lines = []
+    lines: list[list[Word]] = []
     text = _page_text(text_page, n_chars)
     for match in _LINE.finditer(text):
         words = [w for m in _WORD.finditer(match.group()) for w in _words(m, match.start(), boxes, fonts)]
