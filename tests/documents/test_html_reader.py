@@ -102,7 +102,8 @@ def test_powers_and_indices_do_not_run_into_the_number_before() -> None:
 
 
 def test_controls_in_raised_text_are_no_trouble() -> None:
-    assert parse_document(b"<html><p>a<sup>\x05&#5;</sup> b</p></html>", name="x").text.startswith("a")
+    page = b"<html><p>a<sup>\x05&#5;</sup> b</p>" + b"<p>Plain words.</p>" * 30
+    assert parse_document(page, name="x").text.startswith("a b\n\nPlain")
 
 
 def test_numbers_of_notes_are_in_brackets_and_notes_are_footnotes() -> None:

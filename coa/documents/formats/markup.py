@@ -338,10 +338,9 @@ def _start_inline(walk: _Walk, element: Element, tag: str) -> _Open | None:
     elif tag == "q":
         walk.parts.append("“")
         return _Open(closing="”")
-    elif tag in ("sup", "sub", "a"):
-        if is_note_mark(element, tag):
-            walk.parts.append("[")
-            return _Open(closing="]")
+    elif tag in ("sup", "sub", "a") and is_note_mark(element, tag):
+        walk.parts.append("[")
+        return _Open(closing="]")
     return None
 
 
