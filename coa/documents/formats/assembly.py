@@ -135,7 +135,10 @@ def _sections(
 ) -> tuple[tuple[Section, ...], str, str | None]:
     text = layout.text
     start = left_out[0].span.end if left_out and left_out[0].span.start == 0 else 0
-    end = left_out[-1].span.start if left_out and left_out[-1].span.end == len(text) else len(text)
+    end = len(text)
+    for part in reversed(left_out):  # a PDF's running heads, then its page numbers
+        if part.span.end == end:
+            end = part.span.start
     if start >= end:
         return (), "none", title
     sections, method = find_sections(raw, text, layout.starts, Span(start, end))
