@@ -124,7 +124,7 @@ def _plan(document: Document, budget: int, counter: TokenCounter) -> list[_Packe
         excess = max((p.n_tokens - budget for p in packed), default=0)
         if excess <= 0:
             return packed
-        slack += excess
+        slack += max(excess, slack)
         if slack * 2 > budget - costs.frame:
             break
     raise ChunkTooLarge(
