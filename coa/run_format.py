@@ -10,7 +10,20 @@ from dataclasses import dataclass
 from typing import Any
 
 from coa.errors import StorageError
-from coa.types import Answer, Chunk, Citation, Coverage, Document, LeftOut, Note, Place, Section, SkippedChunk, Span, Usage
+from coa.types import (
+    Answer,
+    Chunk,
+    Citation,
+    Coverage,
+    Document,
+    LeftOut,
+    Note,
+    Place,
+    Section,
+    SkippedChunk,
+    Span,
+    Usage,
+)
 
 __all__ = [
     "FORMAT",
