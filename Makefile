@@ -35,7 +35,7 @@ help:
 	@echo "make demo    the example novel: inspect it, ask it a question, summarize it (embedded model)"
 	@echo "make test    everything: ruff, mypy, import-linter, the whole test suite with the wheel's"
 	@echo "make check   the same without slow tests"
-	@echo "make bench   chunking speed, overhead per call, checkpoint size"
+	@echo "make bench   chunking speed, overhead per call, checkpoint size, reading speed"
 	@echo "make lock    constraints.txt anew from pyproject.toml (UPGRADE=1: newest versions)"
 	@echo "make format  ruff's formatter and its safe fixes"
 	@echo "make clean   removes $(VENV), build, caches and .coa"
@@ -58,6 +58,7 @@ check: start setup lint types imports
 
 bench: start setup model
 	@$(STEP) bench $(BIN)/python tests/bench/run.py
+	@$(STEP) readers $(BIN)/python tests/bench/readers.py
 	@$(TABLE)
 
 start:

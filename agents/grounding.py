@@ -106,11 +106,13 @@ def _citation(document: Document, sentence: Span, *, origin: Origin, score: floa
     quote = text.strip()
     start = sentence.start + len(text) - len(text.lstrip())
     section = document.section_at(start)
+    place = document.place_at(start)
     return Citation(
         quote=quote,
         start=start,
         end=start + len(quote),
         chapter=section.title if section is not None else None,
+        page=place.page if place is not None else None,
         status="exact",
         origin=origin,
         score=score,

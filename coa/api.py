@@ -22,7 +22,7 @@ from typing import Any, Literal, NamedTuple, TypeVar
 from coa.answering import assembled
 from coa.config import Settings, load_settings
 from coa.diagnosis import Check, diagnose, test_model
-from coa.documents import read_document
+from coa.documents.isolation import read_document_isolated
 from coa.errors import BudgetExceeded, CoaError, ConfigError, RunDrained
 from coa.events import Event, RunStarted, StageChanged, WarningRaised
 from coa.limits import Limits, ReadingProfile
@@ -379,7 +379,7 @@ def _session(settings: Mapping[str, Any], on_event: OnEvent | None, stop: StopSi
 async def _document(source: Source, settings: Settings) -> Document:
     if isinstance(source, Document):
         return source
-    return await asyncio.to_thread(read_document, source, max_bytes=settings.max_document_bytes)
+    return await asyncio.to_thread(read_document_isolated, source, max_bytes=settings.max_document_bytes)
 
 
 def _strategy_name(settings: Settings) -> None:

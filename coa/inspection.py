@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from coa.chunking import chunk_document
 from coa.config import Settings
@@ -12,12 +14,27 @@ from coa.limits import fit_limits
 from coa.tokens import EstimatedTokens, TokenCounter
 from coa.types import Chunk, Document, LeftOut, Section
 
-__all__ = ["Inspection", "SectionShare", "inspect_document", "inspect_for_model"]
+__all__ = [
+    "Inspection",
+    "SectionShare",
+    "chapter_confidence",
+    "inspect_document",
+    "inspect_for_model",
+    "places_phrase",
+]
 
 # Larger models take seconds to load, which their tokenizer alone is not worth.
 _QUICK_BYTES = 500_000_000
 _UNKNOWN_WINDOW = 8192
 _TEMPLATE_TOKENS = 256
+
+# How far chapters are to be believed that were found in this way; styles of headings not named here: `_BY_STYLE`.
+_BY_METHOD = {
+    "nav": 0.97, "ncx": 0.97, "outline": 0.95, "files": 0.95, "markdown": 0.95, "headings": 0.9,
+    "headings:chapter": 0.9, "headings:cjk": 0.9, "contents": 0.7,
+}  # fmt: skip
+_BY_STYLE = 0.75
+_TOO_LARGE_RATIO = 0.6
 
 # A run of letters and digits, apostrophes and hyphens inside included; in scripts without spaces each sign.
 _WORD = re.compile(
@@ -129,3 +146,48 @@ async def inspect_for_model(document: Document, settings: Settings, *, estimate:
 def count_words(text: str) -> int:
     """Words of `text`; each character of scripts without spaces counts as one."""
     return sum(1 for _ in _WORD.finditer(text))
+
+
+def chapter_confidence(document: Document) -> float | None:
+    """How sure it is that the chapters are the book's own, 0..1; None where none were found.
+
+    What the file itself lists counts most; numbers that do not rise, a chapter that takes most of the book, and a
+    single chapter speak against them.
+    """
+    chapters = document.chapters()
+    if not chapters or document.chapter_method == "none":
+        return None
+    sure = _BY_METHOD.get(document.chapter_method, _BY_STYLE)
+    numbers = [c.number for c in chapters if c.number is not None]
+    steps = [(a, b) for a, b in pairwise(numbers)]
+    if steps:
+        rising = sum(1 for a, b in steps if b in (a + 1, 1)) / len(steps)
+        sure *= 0.5 + 0.5 * rising
+    whole = sum(span.length for span in document.readable())
+    if max(c.span.length for c in chapters) > _TOO_LARGE_RATIO * max(1, whole):
+        sure *= 0.7
+    return round(sure, 2)
+
+
+def places_phrase(document: Document) -> str:
+    """What the document's places are, to a person: "412 pages (i to 400)", "25 files", "4,754 paragraphs"."""
+    pages = [p for p in document.places if p.page is not None]
+    labels = list(dict.fromkeys(p.page_label for p in document.places if p.page_label))
+    items = list(dict.fromkeys(p.item for p in document.places if p.item))
+    paragraphs = [p.paragraph for p in document.places if p.paragraph is not None]
+    phrases = []
+    if pages:
+        phrases.append(f"{len({p.page for p in pages}):,} pages{_labelled(labels)}")
+    if items:
+        phrases.append(f"{len(items):,} files ({items[0]} …)" if len(items) > 1 else f"1 file ({items[0]})")
+    if labels and not pages:
+        phrases.append(f"{len(labels):,} printed pages{_labelled(labels)}")
+    if paragraphs:
+        phrases.append(f"{max(paragraphs):,} paragraphs")
+    if not phrases and any(p.fragment for p in document.places):
+        phrases.append(f"{len(document.places):,} anchors")
+    return ", ".join(phrases)
+
+
+def _labelled(labels: Sequence[str]) -> str:
+    return f" ({labels[0]} to {labels[-1]})" if len(labels) > 1 else ""

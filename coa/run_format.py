@@ -10,7 +10,20 @@ from dataclasses import dataclass
 from typing import Any
 
 from coa.errors import StorageError
-from coa.types import Answer, Chunk, Citation, Coverage, Document, LeftOut, Note, Section, SkippedChunk, Span, Usage
+from coa.types import (
+    Answer,
+    Chunk,
+    Citation,
+    Coverage,
+    Document,
+    LeftOut,
+    Note,
+    Place,
+    Section,
+    SkippedChunk,
+    Span,
+    Usage,
+)
 
 __all__ = [
     "FORMAT",
@@ -130,6 +143,7 @@ def document_from_json(raw: dict[str, Any]) -> Document:
     """The document whose `asdict` is `raw`."""
     raw["sections"] = tuple(Section(**{**s, "span": Span(*s["span"])}) for s in raw["sections"])
     raw["left_out"] = tuple(LeftOut(**{**p, "span": Span(*p["span"])}) for p in raw["left_out"])
+    raw["places"] = tuple(Place(**{**p, "span": Span(*p["span"])}) for p in raw["places"])
     raw["warnings"] = tuple(raw["warnings"])
     return Document(**raw)
 

@@ -8,10 +8,12 @@ from itertools import pairwise
 
 from sentencex import get_sentence_boundaries
 
-__all__ = ["split_sentences"]
+__all__ = ["sentence_ends", "split_sentences"]
 
 # sentencex 1.0.32 takes quadratic time where quotes open and never close: it gets no more than this at a time.
 _WINDOW = 4096
+# Paragraphs are looked for in parts of a text of this many code points.
+_STRETCH = 1 << 18
 
 _BLANK_LINE = re.compile(r"\n[^\S\n]*\n\s*")
 _HEADING_LINE = re.compile(r"^#{1,6}[ \t][^\n]*\n", re.MULTILINE)
@@ -46,23 +48,49 @@ def split_sentences(text: str, language: str | None) -> list[tuple[int, int]]:
     always ends a sentence; a line break inside a paragraph is a blank. `language` is ISO 639-1; None is read
     by the rules for English. Takes time in proportion to the length of `text`, whatever it holds.
     """
-    ends: list[int] = []
-    for start, end in _paragraphs(text):
-        ends += _sentence_ends(text, start, end, language or "en")
-    return list(pairwise([0, *_attach_blanks(text, ends)])) if text else []
+    return list(pairwise([0, *sentence_ends(text, language)])) if text else []
 
 
-def _paragraphs(text: str) -> Iterator[tuple[int, int]]:
-    """Stretches that no sentence crosses, with the white space after them."""
-    borders = {m.end() for m in _BLANK_LINE.finditer(text)}
-    borders.update(m.end() for m in _IDEOGRAPHIC_INDENT.finditer(text))
-    own_lines = list(_HEADING_LINE.finditer(text))
-    own_lines += [m for m in _LONG_LINE.finditer(text) if _columns(m.group()) > _WIDEST_WRAP]
+def sentence_ends(text: str, language: str | None) -> Iterator[int]:
+    """Where the sentences of `text` end, as `split_sentences` has them, without a list of them all."""
+    begin = 0
+    held: int | None = None
+    for start, stop in _stretches(text):
+        for a, b in _paragraphs(text, start, stop):
+            for end in _sentence_ends(text, a, b, language or "en"):
+                # White space alone belongs to the sentence before it; at the start of the text, to the first one.
+                if not text[begin:end].isspace():
+                    if held is not None:
+                        yield held
+                    held = end
+                elif held is not None:
+                    held = end
+                begin = end
+    if text:
+        yield len(text)
+
+
+def _stretches(text: str) -> Iterator[tuple[int, int]]:
+    """`text` in parts of about `_STRETCH` code points that end where a blank line does."""
+    start = 0
+    while start < len(text):
+        blank = _BLANK_LINE.search(text, start + _STRETCH)
+        stop = blank.end() if blank else len(text)
+        yield start, stop
+        start = stop
+
+
+def _paragraphs(text: str, start: int, stop: int) -> Iterator[tuple[int, int]]:
+    """Stretches from `start` to `stop` that no sentence crosses, with the white space after them."""
+    borders = {m.end() for m in _BLANK_LINE.finditer(text, start, stop)}
+    borders.update(m.end() for m in _IDEOGRAPHIC_INDENT.finditer(text, start, stop))
+    own_lines = list(_HEADING_LINE.finditer(text, start, stop))
+    own_lines += [m for m in _LONG_LINE.finditer(text, start, stop) if _columns(m.group()) > _WIDEST_WRAP]
     for match in own_lines:
         borders.add(match.end())
         if text[match.start() - 1 : match.start()] == "\n":
             borders.add(match.start())
-    borders |= {0, len(text)}
+    borders |= {start, stop}
     yield from pairwise(sorted(borders))
 
 
@@ -98,16 +126,3 @@ def _goes_on(text: str, start: int, border: int, paragraph_start: int, language:
         return True
     titles = _TITLE_ENDING.get(language)
     return titles is not None and titles.search(text[max(start, border - 24) : border]) is not None
-
-
-def _attach_blanks(text: str, ends: list[int]) -> list[int]:
-    """`ends` without those that would make a sentence of nothing but white space; the last is kept."""
-    kept: list[int] = []
-    start = 0
-    for end in ends:
-        if not text[start:end].isspace():
-            kept.append(end)
-        elif kept:
-            kept[-1] = end
-        start = end
-    return kept or [len(text)]

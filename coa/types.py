@@ -6,6 +6,7 @@ Sources: CoA, Zhang et al. 2024 (NeurIPS), section 3 for the communication unit.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
@@ -22,6 +23,7 @@ __all__ = [
     "Evidence",
     "LeftOut",
     "Note",
+    "Place",
     "Section",
     "SectionKind",
     "SkippedChunk",
@@ -69,6 +71,23 @@ class LeftOut:
 
 
 @dataclass(frozen=True, slots=True)
+class Place:
+    """Where a stretch of the text stands in the source file."""
+
+    span: Span
+    page: int | None = None
+    """Counted from 1 (PDF)."""
+    page_label: str | None = None
+    """What is printed on the page where it differs: "xii", "A-3"."""
+    item: str | None = None
+    """The file inside an archive: an EPUB spine item, a chapter file of a folder or .zip."""
+    fragment: str | None = None
+    """The id in that item that the stretch begins at."""
+    paragraph: int | None = None
+    """Counted from 1 (DOCX)."""
+
+
+@dataclass(frozen=True, slots=True)
 class Document:
     """A document's canonical text with its structure."""
 
@@ -90,6 +109,8 @@ class Document:
     """In order; the outermost level covers the readable text without gaps or overlap."""
     left_out: tuple[LeftOut, ...] = field(default=(), repr=False)
     """In order, without overlap; never part of a chunk."""
+    places: tuple[Place, ...] = field(default=(), repr=False)
+    """In order, without overlap: pages, spine items or paragraphs; empty where the source has none."""
     chapter_method: str = "none"
     """How sections were found: "markdown", "headings:<pattern>", "contents", or "none"."""
     warnings: tuple[str, ...] = ()
@@ -103,6 +124,11 @@ class Document:
             if offset < section.span.end:
                 found = section
         return found
+
+    def place_at(self, offset: int) -> Place | None:
+        """Where the character at `offset` stands in the source file."""
+        at = bisect_right(self.places, offset, key=lambda place: place.span.start) - 1
+        return self.places[at] if at >= 0 and offset < self.places[at].span.end else None
 
     def chapters(self) -> list[Section]:
         """The sections that are chapters, or the outermost ones where none is marked so; empty without structure."""

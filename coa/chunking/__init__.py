@@ -1,5 +1,5 @@
 """Chunks of a document: what one worker reads at a time."""
 
-from coa.chunking.packing import chunk_document
+from coa.chunking.packing import chunk_document, iter_chunks
 
-__all__ = ["chunk_document"]
+__all__ = ["chunk_document", "iter_chunks"]

@@ -7,19 +7,20 @@ long; and a chunk may end early where a chapter or a paragraph ends.
 
 from __future__ import annotations
 
+from array import array
 from bisect import bisect_right
-from collections.abc import Sequence
-from itertools import accumulate, pairwise
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import accumulate, chain, islice, pairwise
 from typing import NamedTuple
 
 from coa.chunking.splitting import cut
 from coa.errors import ChunkTooLarge
 from coa.reading import reading_prefix, render_sentence
-from coa.sentences import split_sentences
+from coa.sentences import sentence_ends
 from coa.tokens import TokenCounter
 from coa.types import Chunk, Document, Span
 
-__all__ = ["chunk_document"]
+__all__ = ["chunk_document", "iter_chunks"]
 
 # No sentence that a reader could cite is longer, in code points: text without full stops, tables, code.
 _LONGEST_SENTENCE = 4000
@@ -38,6 +39,9 @@ _PIECE_RATIO = 0.25
 # Counters may count a whole a little higher than its lines (see TokenCounter): the packing is done again with
 # that much less, at most this often, and never with less than half of the budget.
 _REPACKINGS = 6
+# So many sentences, or chunks, are rendered and counted in one call.
+_BATCH = 8192
+_BATCH_OF_CHUNKS = 64
 
 _SENTENCE, _PARAGRAPH, _CHAPTER = 0, 1, 2
 
@@ -52,22 +56,36 @@ class _Costs(NamedTuple):
 
 
 class _Stretch(NamedTuple):
-    """Sentences between two left-out parts, which chunks do not cross."""
+    """Sentences between two left-out parts, which chunks do not cross; arrays, since a long text has millions."""
 
-    sentences: list[Span]
-    costs: list[int]
+    starts: array[int]
+    """Where each sentence begins, and where the last one ends."""
+    costs: array[int]
     """Of each sentence as number 1 of a chunk."""
-    borders: list[int]
+    borders: array[int]
     """What begins at each sentence: _SENTENCE, _PARAGRAPH or _CHAPTER."""
     chapters: list[int]
     """The sentences that chapters begin with, and the number of sentences as the last."""
+
+    def sentences(self, a: int, b: int) -> list[Span]:
+        """Those from number `a` to before number `b`."""
+        return [Span(start, end) for start, end in pairwise(self.starts[a : b + 1])]
+
+
+class _Packed(NamedTuple):
+    """The sentences of one chunk and what they count with its frame."""
+
+    stretch: _Stretch
+    start: int
+    end: int
+    n_tokens: int
 
 
 class _CostOf(NamedTuple):
     """Tokens of the sentences from `start` to before `end` as one chunk, the frame apart."""
 
-    total: list[int]
-    numbers: list[int]
+    total: array[int]
+    numbers: array[int]
 
     def __call__(self, start: int, end: int) -> int:
         return self.total[end] - self.total[start] + self.numbers[end - start]
@@ -83,16 +101,30 @@ def chunk_document(document: Document, *, budget: int, counter: TokenCounter) ->
 
     Raises ChunkTooLarge where `budget` cannot hold one character with its frame.
     """
+    return list(iter_chunks(document, budget=budget, counter=counter))
+
+
+def iter_chunks(document: Document, *, budget: int, counter: TokenCounter) -> Iterator[Chunk]:
+    """The chunks of `chunk_document`, made one after the other: for texts that fill the memory.
+
+    All borders are found before the first chunk; raises as `chunk_document`, and before that.
+    """
+    packed = _plan(document, budget, counter)
+    return (_chunk(document.text, index, part, counter) for index, part in enumerate(packed))
+
+
+def _plan(document: Document, budget: int, counter: TokenCounter) -> list[_Packed]:
     costs = _measure(counter)
     slack = 0
     for _ in range(_REPACKINGS):
         room = budget - costs.frame - slack
-        packed = [c for s in _stretches(document, room, counter) for c in _pack(s, room, costs)]
-        chunks = _chunks(document.text, packed, counter)
-        excess = max((c.n_tokens - budget for c in chunks), default=0)
+        packed = [
+            p for s in _stretches(document, room, counter) for p in _counted(document.text, s, room, costs, counter)
+        ]
+        excess = max((p.n_tokens - budget for p in packed), default=0)
         if excess <= 0:
-            return chunks
-        slack += excess
+            return packed
+        slack += max(excess, slack)
         if slack * 2 > budget - costs.frame:
             break
     raise ChunkTooLarge(
@@ -112,39 +144,45 @@ def _measure(counter: TokenCounter) -> _Costs:
     )
 
 
-def _stretches(document: Document, room: int, counter: TokenCounter) -> list[_Stretch]:
+def _stretches(document: Document, room: int, counter: TokenCounter) -> Iterator[_Stretch]:
     """The sentences of each readable span with their costs; none costs more than `room` tokens."""
     chapter_starts = sorted({s.span.start for s in document.sections})
-    tiled: list[list[Span]] = []
+    known = set(chapter_starts)
     for span in document.readable():
-        if not document.text[span.start : span.end].isspace():
-            tiled.append(_sentences(document, span, chapter_starts))
-    starts = set(chapter_starts)
-    stretches = []
-    for sentences, costs in _fit(document.text, tiled, room, counter):
-        borders = [_border_kind(document.text, s.start, starts) for s in sentences]
+        if document.text[span.start : span.end].isspace():
+            continue
+        starts, costs, borders = array("q"), array("q"), array("b")
+        for sentence, cost in _fit(document.text, _sentences(document, span, chapter_starts), room, counter):
+            starts.append(sentence.start)
+            costs.append(cost)
+            borders.append(_border_kind(document.text, sentence.start, known))
+        starts.append(span.end)
         chapters = [i for i, kind in enumerate(borders) if kind == _CHAPTER]
-        stretches.append(_Stretch(sentences, costs, borders, [*chapters, len(sentences)]))
-    return stretches
+        yield _Stretch(starts, costs, borders, [*chapters, len(costs)])
 
 
-def _sentences(document: Document, span: Span, chapter_starts: Sequence[int]) -> list[Span]:
+def _sentences(document: Document, span: Span, chapter_starts: Sequence[int]) -> Iterator[Span]:
     """The sentences of one readable span; none crosses a chapter's start."""
     text = document.text
     inner = chapter_starts[bisect_right(chapter_starts, span.start) : bisect_right(chapter_starts, span.end - 1)]
-    sentences: list[Span] = []
+    held: Span | None = None
     start = span.start
     for end in [*inner, span.end]:
         # White space alone in front of a heading stays with what comes before it, or goes to the heading.
-        if text[start:end].isspace():
-            if sentences:
-                sentences[-1] = Span(sentences[-1].start, end)
+        part = text[start:end]
+        if part.isspace():
+            if held is not None:
+                held = Span(held.start, end)
                 start = end
             continue
-        for a, b in split_sentences(text[start:end], document.language):
-            sentences += cut(text, Span(start + a, start + b), _LONGEST_SENTENCE)
+        for a, b in pairwise(chain([0], sentence_ends(part, document.language))):
+            for piece in cut(text, Span(start + a, start + b), _LONGEST_SENTENCE):
+                if held is not None:
+                    yield held
+                held = piece
         start = end
-    return sentences
+    if held is not None:
+        yield held
 
 
 def _border_kind(text: str, start: int, chapter_starts: set[int]) -> int:
@@ -154,20 +192,16 @@ def _border_kind(text: str, start: int, chapter_starts: set[int]) -> int:
     return _PARAGRAPH if before[len(before.rstrip()) :].count("\n") > 1 else _SENTENCE
 
 
-def _fit(text: str, tiled: list[list[Span]], room: int, counter: TokenCounter) -> list[tuple[list[Span], list[int]]]:
+def _fit(text: str, sentences: Iterable[Span], room: int, counter: TokenCounter) -> Iterator[tuple[Span, int]]:
     """Sentences with their costs, long ones cut into pieces; none costs more than `room`."""
-    flat = [s for sentences in tiled for s in sentences]
-    counts = iter(_count(text, flat, counter))
-    fitted = []
-    for sentences in tiled:
-        done: list[tuple[Span, int]] = []
-        for sentence, cost in [(s, next(counts)) for s in sentences]:
-            if cost <= (room * _LONGEST_RATIO if room >= _SMALL_ROOM else room):
-                done.append((sentence, cost))
+    most = room * _LONGEST_RATIO if room >= _SMALL_ROOM else room
+    whole = iter(sentences)
+    while batch := list(islice(whole, _BATCH)):
+        for sentence, cost in zip(batch, _count(text, batch, counter), strict=True):
+            if cost <= most:
+                yield sentence, cost
             else:
-                done += _cut_to_fit(text, sentence, cost, room, counter)
-        fitted.append(([s for s, _ in done], [c for _, c in done]))
-    return fitted
+                yield from _cut_to_fit(text, sentence, cost, room, counter)
 
 
 def _cut_to_fit(text: str, sentence: Span, cost: int, room: int, counter: TokenCounter) -> list[tuple[Span, int]]:
@@ -200,10 +234,20 @@ def _count(text: str, spans: Sequence[Span], counter: TokenCounter) -> list[int]
     return counter.count([render_sentence(1, text[s.start : s.end]) for s in spans])
 
 
-def _pack(stretch: _Stretch, room: int, costs: _Costs) -> list[list[Span]]:
-    """The sentences of each chunk: greedy, ended early at a good border, the last two evened out."""
-    n = len(stretch.sentences)
-    cost = _CostOf(total=[0, *accumulate(stretch.costs)], numbers=_number_costs(n, costs))
+def _counted(text: str, stretch: _Stretch, room: int, costs: _Costs, counter: TokenCounter) -> Iterator[_Packed]:
+    """The chunks of a stretch with what each counts as a whole."""
+    borders = pairwise(_pack(stretch, room, costs))
+    while batch := list(islice(borders, _BATCH_OF_CHUNKS)):
+        counts = counter.count([_prefix(text, stretch.sentences(a, b)) for a, b in batch])
+        for (a, b), n_tokens in zip(batch, counts, strict=True):
+            yield _Packed(stretch, a, b, n_tokens)
+
+
+def _pack(stretch: _Stretch, room: int, costs: _Costs) -> list[int]:
+    """The sentences that chunks begin with, and the number of sentences as the last: greedy, ended early at a good
+    border, the last two evened out."""
+    n = len(stretch.costs)
+    cost = _CostOf(total=array("q", accumulate(stretch.costs, initial=0)), numbers=_number_costs(n, costs))
     cuts = [0]
     while cuts[-1] < n:
         start = cuts[-1]
@@ -217,14 +261,14 @@ def _pack(stretch: _Stretch, room: int, costs: _Costs) -> list[list[Span]]:
         cuts.append(end)
     if len(cuts) > 2 and cost(cuts[-2], n) < room * _TINY_RATIO:
         cuts[-2] = _even_border(stretch, cuts[-3], cost, room)
-    return [stretch.sentences[a:b] for a, b in pairwise(cuts)]
+    return cuts
 
 
-def _number_costs(n: int, costs: _Costs) -> list[int]:
+def _number_costs(n: int, costs: _Costs) -> array[int]:
     """What the numbers of the first 0, 1, … n sentences of a chunk cost more than "[1]" each."""
     known = len(costs.longer_number)
     digits = (costs.longer_number[min(len(str(number)), known) - 1] for number in range(1, n + 1))
-    return [0, *accumulate(digits)]
+    return array("q", accumulate(digits, initial=0))
 
 
 def _good_border(stretch: _Stretch, start: int, end: int, cost: _CostOf, room: int) -> int:
@@ -258,7 +302,7 @@ def _even_share(stretch: _Stretch, start: int, end: int, cost: _CostOf, room: in
 
 def _even_border(stretch: _Stretch, start: int, cost: _CostOf, room: int) -> int:
     """Where the last two chunks, from `start` on, part so that neither is tiny."""
-    n = len(stretch.sentences)
+    n = len(stretch.costs)
     penalty = {_CHAPTER: 0.0, _PARAGRAPH: 0.25, _SENTENCE: 0.35}
 
     def badness(border: int) -> float:
@@ -269,18 +313,20 @@ def _even_border(stretch: _Stretch, start: int, cost: _CostOf, room: int) -> int
     return min(fitting, key=badness)
 
 
-def _chunks(text: str, packed: list[list[Span]], counter: TokenCounter) -> list[Chunk]:
-    prefixes = (reading_prefix(text[s[0].start : s[-1].end], s, offset=s[0].start) for s in packed)
-    counts = counter.count(list(prefixes))
-    return [
-        Chunk(
-            index=index,
-            text=text[sentences[0].start : sentences[-1].end],
-            span=Span(sentences[0].start, sentences[-1].end),
-            sentences=tuple(sentences),
-            n_tokens=n_tokens,
-            tokenizer=counter.name,
-            exact=counter.exact,
-        )
-        for index, (sentences, n_tokens) in enumerate(zip(packed, counts, strict=True))
-    ]
+def _prefix(text: str, sentences: Sequence[Span]) -> str:
+    start = sentences[0].start
+    return reading_prefix(text[start : sentences[-1].end], sentences, offset=start)
+
+
+def _chunk(text: str, index: int, packed: _Packed, counter: TokenCounter) -> Chunk:
+    sentences = packed.stretch.sentences(packed.start, packed.end)
+    span = Span(sentences[0].start, sentences[-1].end)
+    return Chunk(
+        index=index,
+        text=text[span.start : span.end],
+        span=span,
+        sentences=tuple(sentences),
+        n_tokens=packed.n_tokens,
+        tokenizer=counter.name,
+        exact=counter.exact,
+    )

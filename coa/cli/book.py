@@ -24,14 +24,14 @@ def read_book(book: str, settings: Settings) -> Document:
     Raises:
         DocumentError: not there, not readable, not a document, or too large.
     """
-    from coa.documents import read_document
+    from coa.documents.isolation import read_document_isolated
 
     limit = settings.max_document_bytes
     if book != "-":
-        return read_document(Path(book), max_bytes=limit)
+        return read_document_isolated(Path(book), max_bytes=limit)
     if sys.stdin.isatty():
         write_note("reading the document from the terminal; Ctrl-D ends it")
-    return read_document(sys.stdin.buffer, name="stdin", max_bytes=limit)
+    return read_document_isolated(sys.stdin.buffer, name="stdin", max_bytes=limit)
 
 
 def gather_questions(first: str | None, more: Sequence[str], file: Path | None) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -11,11 +12,13 @@ from coa.cli.terminal import write_result
 
 if TYPE_CHECKING:
     from coa.inspection import Inspection
-    from coa.types import Span
+    from coa.types import Document, LeftOut, Section, Span
 
 __all__ = ["inspect"]
 
 _SECTIONS_SHOWN = 12
+# More stretches that are left out for one cause are shown as their number and size.
+_ALIKE_SHOWN = 3
 
 
 def inspect(
@@ -49,8 +52,7 @@ def inspect(
 
     if chapters + chunks + text > 1:
         raise ConfigError("--chapters, --chunks and --text exclude each other.")
-    flags = {"model": model, "chunk_tokens": chunk_tokens}
-    settings = settings_of(ctx, common, overrides=flags).settings
+    settings = settings_of(ctx, common, overrides={"model": model, "chunk_tokens": chunk_tokens}).settings
     document = read_book(book, settings)
     if text:
         write_result("".join(document.text[span.start : span.end] for span in document.readable()))
@@ -77,6 +79,8 @@ def _shown(found: Inspection, *, as_json: bool, chapters: bool, chunks: bool) ->
 
 def inspection_object(found: Inspection) -> dict[str, object]:
     """The inspection as JSON."""
+    from coa.inspection import chapter_confidence, places_phrase
+
     document = found.document
     return {
         "schema_version": 1,
@@ -94,6 +98,8 @@ def inspection_object(found: Inspection) -> dict[str, object]:
         "exact": found.exact,
         "chunk_tokens": found.chunk_tokens,
         "chapter_method": document.chapter_method,
+        "chapter_confidence": chapter_confidence(document),
+        "places": places_phrase(document),
         "chapters": [
             {
                 "title": share.section.title,
@@ -104,6 +110,7 @@ def inspection_object(found: Inspection) -> dict[str, object]:
                 "end": share.section.span.end,
                 "words": share.words,
                 "ratio": round(share.ratio, 4),
+                "place": _place_object(document, share.section),
             }
             for share in found.sections
         ],
@@ -120,9 +127,12 @@ def inspection_object(found: Inspection) -> dict[str, object]:
 
 def _overview(found: Inspection) -> str:
     from coa.cli.render import table_text
+    from coa.inspection import chapter_confidence, places_phrase
 
     document = found.document
     counted = f"by {found.tokenizer}" if found.exact else f"an estimate ({found.tokenizer})"
+    sure = chapter_confidence(document)
+    confidence = f", confidence {sure:.0%}" if sure is not None else ""
     rows = [
         ("document", _one_line(document.name)),
         ("title", _one_line(document.title or "not stated")),
@@ -131,21 +141,53 @@ def _overview(found: Inspection) -> str:
         ("size", f"{found.characters:,} characters, {found.words:,} words"),
         ("tokens", f"{found.tokens:,}, {counted}"),
         ("chunks", f"{len(found.chunks):,} of at most {found.chunk_tokens:,} tokens"),
-        ("chapters", f"{len(document.chapters()):,} (found by {document.chapter_method})"),
+        ("chapters", f"{len(document.chapters()):,} (found by {document.chapter_method}{confidence})"),
     ]
+    if places := places_phrase(document):
+        rows.append(("places", _one_line(places)))
     text = table_text(rows)
     if found.sections:
-        text += "\n" + table_text([_aligned(row) for row in _section_rows(found)[:_SECTIONS_SHOWN]])
-        more = len(found.sections) - _SECTIONS_SHOWN
+        text += "\n" + table_text([_aligned(row) for row in _shown_rows(found)])
+        more = len(found.sections) - len(_shown_rows(found))
         text += f"... and {more} more (--chapters shows all)\n" if more > 0 else ""
     if found.left_out:
-        text += "\nnot read\n" + "".join(
-            f"  {_offsets(part.span)}  {part.cause.replace('_', ' ')}"
-            + (f": {_one_line(part.detail)}" if part.detail else "")
-            + "\n"
-            for part in found.left_out
-        )
+        text += "\nnot read\n" + "".join(f"  {line}\n" for line in _left_out_lines(found.left_out))
     return text + "".join(f"\nwarning: {_one_line(warning)}\n" for warning in document.warnings)
+
+
+def _shown_rows(found: Inspection) -> list[tuple[str, ...]]:
+    """The first sections; where there are more than fit, without what stands below the chapters."""
+    rows = list(zip(found.sections, _section_rows(found), strict=True))
+    if len(rows) > _SECTIONS_SHOWN and any(share.section.kind == "chapter" for share, _ in rows):
+        rows = [(share, row) for share, row in rows if share.section.kind != "section"]
+    return [(*row[:-1], row[-1] or "(before the first heading)") for _, row in rows[:_SECTIONS_SHOWN]]
+
+
+def _left_out_lines(parts: Sequence[LeftOut]) -> list[str]:
+    """What is left out, a line each; many stretches of one cause as one line."""
+    alike: dict[tuple[str, str], list[LeftOut]] = {}
+    for part in parts:
+        alike.setdefault((part.cause, part.detail), []).append(part)
+    lines = []
+    for (cause, detail), same in alike.items():
+        what = cause.replace("_", " ") + (f": {_one_line(detail)}" if detail else "")
+        if all(part.span.length == 0 for part in same):
+            lines.append(f"not in the text: {_one_line(detail)}")
+        elif len(same) > _ALIKE_SHOWN:
+            size = sum(part.span.length for part in same)
+            lines.append(f"{len(same):,} stretches, {size:,} characters  {what}")
+        else:
+            lines += [f"{_offsets(part.span)}  {what}" for part in same]
+    return lines
+
+
+def _place_object(document: Document, section: Section) -> dict[str, object] | None:
+    """Where the section begins in the source file; None where the source has no places."""
+    place = document.place_at(section.span.start)
+    if place is None:
+        return None
+    fields = ("page", "page_label", "item", "fragment", "paragraph")
+    return {name: value for name in fields if (value := getattr(place, name)) is not None}
 
 
 def _aligned(row: tuple[str, ...]) -> tuple[str, ...]:

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import unicodedata
+from collections.abc import Iterator
 from typing import NamedTuple
 
-__all__ = ["Canonical", "canonical", "canonicalise"]
+__all__ = ["Canonical", "canonical", "canonicalise", "text_digest"]
 
-_NEWLINES = re.compile("\r\n?|[\x0b\x0c\x85\u2028\u2029]")
+_NEWLINES = ("\r\n", "\r", "\x0b", "\x0c", "\x85", "\u2028", "\u2029")
 _REMOVED = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\u00ad\u200b\u2060\ufeff]")
+_REMOVABLE = [c for c in map(chr, range(0x10000)) if _REMOVED.match(c)]
 _SURROGATES = re.compile("[\ud800-\udfff]")
-
 _KINDS = (
     ("NUL characters", "\x00"),
     ("zero-width characters and soft hyphens", "\u00ad\u200b\u2060\ufeff"),
 )
+# Composing takes four bytes for each code point: it is done by pieces of this many.
+_PIECE = 1 << 20
+_ASCII = re.compile("[\x00-\x7f]")
 
 
 class Canonical(NamedTuple):
@@ -35,27 +40,52 @@ def canonical(text: str) -> str:
 
 
 def canonicalise(text: str) -> Canonical:
-    """The canonical form of `text` and what was lost on the way to it."""
+    """The canonical form of `text` and what was lost on the way to it.
+
+    Holds no more than one copy of `text` beside it at any time.
+    """
     warnings: list[str] = []
-    text = _NEWLINES.sub("\n", text)
-    removed = _REMOVED.findall(text)
-    if removed:
-        text = _REMOVED.sub("", text)
-        warnings += _removal_warnings(removed)
-    text, n_surrogates = _SURROGATES.subn("\ufffd", text)
-    if n_surrogates:
+    for newline in _NEWLINES:
+        text = text.replace(newline, "\n")
+    if _REMOVED.search(text):
+        counts = {c: n for c in _REMOVABLE if (n := text.count(c))}
+        for c in counts:
+            text = text.replace(c, "")
+        warnings += _removal_warnings(counts)
+    if _SURROGATES.search(text):
+        text, n_surrogates = _SURROGATES.subn("\ufffd", text)
         warnings.append(f"Replaced {n_surrogates} lone surrogates, which are no characters, by U+FFFD.")
-    if not unicodedata.is_normalized("NFC", text):
-        text = unicodedata.normalize("NFC", text)
+    if not all(unicodedata.is_normalized("NFC", piece) for piece in _pieces(text)):
+        text = "".join(unicodedata.normalize("NFC", piece) for piece in _pieces(text))
         warnings.append("Composed accents with their letters (Unicode NFC).")
     return Canonical(text, tuple(warnings))
 
 
-def _removal_warnings(removed: list[str]) -> list[str]:
-    left = len(removed)
+def text_digest(text: str) -> str:
+    """The SHA-256 of `text` in UTF-8, hexadecimal, without a copy of the whole in that encoding."""
+    digest = hashlib.sha256()
+    for start in range(0, len(text), _PIECE):
+        digest.update(text[start : start + _PIECE].encode())
+    return digest.hexdigest()
+
+
+def _pieces(text: str) -> Iterator[str]:
+    """`text` in pieces that are composed alike alone and together: each but the first begins with ASCII."""
+    if text.isascii():
+        return
+    start = 0
+    while start < len(text):
+        border = _ASCII.search(text, start + _PIECE)
+        end = border.start() if border else len(text)
+        yield text if start == 0 and end == len(text) else text[start:end]
+        start = end
+
+
+def _removal_warnings(counts: dict[str, int]) -> list[str]:
+    left = sum(counts.values())
     warnings = []
     for kind, members in _KINDS:
-        n = sum(1 for c in removed if c in members)
+        n = sum(counts.get(c, 0) for c in members)
         left -= n
         if n:
             warnings.append(f"Removed {n} {kind}.")

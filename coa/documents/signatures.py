@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["looks_like_html", "not_text"]
+__all__ = ["kind_of", "looks_like_html", "not_text"]
 
 _SIGNATURES: tuple[tuple[bytes, str], ...] = (
     (b"%PDF-", "a PDF"),
@@ -42,10 +42,29 @@ _PATTERNS: tuple[tuple[re.Pattern[bytes], str], ...] = (
     (re.compile(rb".{60}BOOKMOBI", re.DOTALL), "a Mobipocket (Kindle) book"),
 )
 
-_HTML = re.compile(
-    r"\s*(?:<\?xml[^>]*>\s*)?(?:<!--.{0,4000}?-->\s*)*<(?:!doctype\s+html|html|head|body)\b", re.I | re.S
+_BEFORE = r"\s*(?:<\?xml[^>]*\?>\s*)?(?:<!--.{0,4000}?-->\s*|<\?[\w-]+[^>]{0,400}\?>\s*)*"
+_HTML = re.compile(_BEFORE + r"<(?:!doctype\s+html|html|head|body)\b", re.I | re.S)
+# A page without its frame. Markdown files may begin so, too, and hold other marks besides.
+_FRAGMENT = re.compile(
+    _BEFORE
+    + r"<(title|meta|link|style|div|p|h[1-6]|table|article|section|main|center|blockquote|ul|ol|dl|pre)\b[^<>]*>",
+    re.I | re.S,
 )
+_MARKDOWN = re.compile(r"^ {0,3}(?:#{1,6} \S|`{3}|~{3}|[-*+] \S)|\]\(\S", re.M)
+_LOCKED_OFFICE = "EncryptedPackage".encode("utf-16-le")
+_LATE_PDF = re.compile(rb"[^%]{0,1024}?%PDF-\d", re.S)
 _FICTION_BOOK = re.compile(r"\s*<\?xml[^>]*>\s*(?:<!--.{0,4000}?-->\s*)*<FictionBook\b", re.I | re.S)
+
+
+def kind_of(data: bytes) -> str | None:
+    """The key in `coa.documents.formats.FORMATS` of what `data` is by its content; None for text and all others."""
+    if data.startswith((b"PK\x03\x04", b"PK\x05\x06")):
+        return {"an EPUB book": "epub", "a Word document (DOCX)": "docx", "a ZIP archive": "zip"}.get(_zip_kind(data))
+    if data.startswith(b"%PDF-") or (b"%%EOF" in data[-2048:] and _LATE_PDF.match(data)):
+        return "pdf"
+    if not_text(data):
+        return None
+    return "html" if looks_like_html(_beginning(data)) == "an HTML page" else None
 
 
 def not_text(data: bytes) -> str | None:
@@ -54,7 +73,8 @@ def not_text(data: bytes) -> str | None:
         return _zip_kind(data)
     for signature, kind in _SIGNATURES:
         if data.startswith(signature):
-            return kind
+            locked = kind.startswith("an old Office") and _LOCKED_OFFICE in data
+            return "an Office document that is locked with a password" if locked else kind
     return next((kind for pattern, kind in _PATTERNS if pattern.match(data)), None)
 
 
@@ -63,7 +83,22 @@ def looks_like_html(text: str) -> str | None:
     head = text[:8000].lstrip("\ufeff")
     if _HTML.match(head):
         return "an HTML page"
+    if match := _FRAGMENT.match(head):
+        closed = f"</{match[1].lower()}" in text.lower() or match[1].lower() in ("meta", "link", "p")
+        if closed and not _MARKDOWN.search(text[:100_000]):
+            return "an HTML page"
     return "a FictionBook" if _FICTION_BOOK.match(head) else None
+
+
+def _beginning(data: bytes) -> str:
+    """The first 100,000 bytes as text in which the marks of HTML can be told, whatever its encoding is."""
+    head = data[:100_000]
+    for bom, encoding in ((b"\xff\xfe", "utf-16-le"), (b"\xfe\xff", "utf-16-be")):
+        if head.startswith(bom):
+            return head[2:].decode(encoding, errors="replace")
+    if head[1:8:2] == b"\x00" * len(head[1:8:2]):
+        return head.decode("utf-16-le", errors="replace")
+    return head.removeprefix(b"\xef\xbb\xbf").decode("latin-1")
 
 
 def _zip_kind(data: bytes) -> str:

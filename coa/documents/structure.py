@@ -46,7 +46,10 @@ def find_structure(text: str, left_out: Sequence[LeftOut], *, title: str | None,
     section that holds everything.
     """
     start = left_out[0].span.end if left_out and left_out[0].span.start == 0 else 0
-    end = left_out[-1].span.start if left_out and left_out[-1].span.end == len(text) else len(text)
+    end = len(text)
+    for part in reversed(left_out):
+        if part.span.end == end:
+            end = part.span.start
     span = Span(start, end)
     marked = find_markdown_headings(text, span)
     markdown = is_markdown(text, marked, named_so=name.lower().endswith(_MARKDOWN_NAMES))

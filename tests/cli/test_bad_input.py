@@ -52,9 +52,9 @@ def test_a_file_over_the_limit_is_refused_unread(cli: Cli) -> None:
     assert "100.0 MB where at most 50.0 MB" in refused(cli, "ask", "huge.txt", "q", code=5)
 
 
-def test_a_directory(cli: Cli) -> None:
+def test_an_empty_directory(cli: Cli) -> None:
     (cli.folder / "books").mkdir()
-    assert "books is a folder" in refused(cli, "ask", "books", "q", code=5)
+    assert "books holds no file of text" in refused(cli, "ask", "books", "q", code=5)
 
 
 def test_a_file_without_permission(cli: Cli) -> None:

@@ -13,6 +13,7 @@ from typing import BinaryIO, cast
 import pytest
 
 from coa.documents import read_document
+from coa.documents.signatures import kind_of
 from coa.errors import DocumentEmpty, DocumentError, DocumentTooLarge
 
 
@@ -25,15 +26,12 @@ def _zip(*names: str) -> bytes:
 
 
 BINARIES = {
-    "PDF": b"%PDF-1.7\n%\xe2\xe3\xcf\xd3\n1 0 obj",
     "PNG": b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR",
-    "ZIP": _zip("a.txt"),
-    "EPUB": _zip("mimetype", "META-INF/container.xml"),
-    "DOCX": _zip("[Content_Types].xml", "word/document.xml"),
+    "XLSX": _zip("[Content_Types].xml", "xl/workbook.xml"),
+    "OpenDocument": _zip("mimetypeapplication/vnd.oasis.opendocument.text"),
     "ELF": b"\x7fELF\x02\x01\x01" + bytes(64),
     "gzip": gzip.compress(b"text"),
     "RTF": b"{\\rtf1\\ansi Hello}",
-    "HTML": b"\n<!-- saved -->\n<!DOCTYPE html>\n<html><body>Hi</body></html>",
     "FictionBook": b'<?xml version="1.0"?>\n<FictionBook><body/></FictionBook>',
     "control bytes": bytes(range(256)) * 20,
 }
@@ -48,9 +46,38 @@ def test_other_kinds_are_named_and_refused(kind: str) -> None:
     assert caught.value.hint
 
 
-def test_html_in_utf16_is_refused() -> None:
-    with pytest.raises(DocumentError, match="HTML"):
-        read_document("<html><p>Hello there</p></html>".encode("utf-16"))
+@pytest.mark.parametrize(
+    ("data", "kind"),
+    [
+        (b"%PDF-1.7\n%\xe2\xe3\xcf\xd3\n1 0 obj", "pdf"),
+        (b"junk in front\n%PDF-1.4\n1 0 obj\n%%EOF\n", "pdf"),
+        (b"A text that speaks of %PDF-1.4 and nothing more.", None),
+        (_zip("a.txt"), "zip"),
+        (b"PK\x05\x06" + bytes(18), "zip"),
+        (_zip("mimetype", "META-INF/container.xml"), "epub"),
+        (_zip("[Content_Types].xml", "word/document.xml"), "docx"),
+        (b"\n<!-- saved -->\n<!DOCTYPE html>\n<html><body>Hi</body></html>", "html"),
+        ("\ufeff<html><p>Hi</p></html>".encode("utf-16-le"), "html"),
+        ("<html><p>Hi</p></html>".encode("utf-16-le"), "html"),
+        (b"Plain words, <b>bold</b> ones too.", None),
+    ],
+)
+def test_the_kind_is_told_by_content(data: bytes, kind: str | None) -> None:
+    assert kind_of(data) == kind
+
+
+@pytest.mark.parametrize("kind", ["epub", "docx", "zip", "pdf"])
+def test_files_that_only_begin_like_their_kind_are_document_errors(kind: str) -> None:
+    begins = {"epub": b"PK\x03\x04" + bytes(26) + b"mimetypeapplication/epub+zip", "pdf": b"%PDF-1.7\n"}
+    data = begins.get(kind, b"PK\x03\x04" + bytes(30) + (b"word/document" if kind == "docx" else b""))
+    with pytest.raises(DocumentError, match="thing") as caught:
+        read_document(data + bytes(100), name="thing")
+    assert caught.value.hint
+    assert "\n" not in str(caught.value)
+
+
+def test_html_in_utf16_is_read() -> None:
+    assert read_document("<html><p>Hello there</p></html>".encode("utf-16")).text == "Hello there\n"
 
 
 @pytest.mark.parametrize(
@@ -60,15 +87,15 @@ def test_text_that_begins_like_a_signature_is_text(text: str) -> None:
     assert read_document(text.encode()).text == text
 
 
-def test_a_missing_file_a_folder_and_a_strange_path_each_say_so(tmp_path: Path) -> None:
+def test_a_missing_file_an_empty_folder_and_a_strange_path_each_say_so(tmp_path: Path) -> None:
     for path, words in (
         (tmp_path / "no.txt", "There is no file"),
-        (tmp_path, "is a folder"),
+        (tmp_path, "holds no file of text"),
         (Path("a\0b"), "cannot be read"),
     ):
         with pytest.raises(DocumentError, match=words) as caught:
             read_document(path)
-        assert type(caught.value) is DocumentError
+        assert isinstance(caught.value, DocumentError)
         assert caught.value.hint
         assert "\n" not in str(caught.value)
 
