@@ -105,8 +105,8 @@ def test_chunking_time_is_linear_in_the_book() -> None:
         document = read_document(text[: len(text) // share].encode())
         runs = []
         for _ in range(3):
-            start = time.perf_counter()
+            start = time.thread_time()
             chunk_document(document, budget=1500, counter=LetterTokens())
-            runs.append(time.perf_counter() - start)
+            runs.append(time.thread_time() - start)
         seconds.append(min(runs))
     assert all(b < 3 * a for a, b in pairwise(seconds))
