@@ -110,7 +110,8 @@ class Settings(BaseModel):
             if key not in _READING_LIMITS:
                 raise ValueError(f"unknown key {str(key)!r}; {_advice(key, _READING_LIMITS)}")
             whole = isinstance(_READING_LIMITS[key], int)
-            if isinstance(limit, bool) or not isinstance(limit, int if whole else int | float) or not 0 < limit < math.inf:
+            number = isinstance(limit, int if whole else int | float) and not isinstance(limit, bool)
+            if not number or not 0 < limit < math.inf:
                 raise ValueError(f"{key}: expected a{' whole' if whole else ''} number above 0, got {limit!r}")
         return {**_READING_LIMITS, **given}
 
