@@ -379,7 +379,13 @@ def _session(settings: Mapping[str, Any], on_event: OnEvent | None, stop: StopSi
 async def _document(source: Source, settings: Settings) -> Document:
     if isinstance(source, Document):
         return source
-    return await asyncio.to_thread(read_document_isolated, source, max_bytes=settings.max_document_bytes)
+    return await asyncio.to_thread(
+        read_document_isolated,
+        source,
+        max_bytes=settings.max_document_bytes,
+        limits=settings.document_limits,
+        reader=settings.reader,
+    )
 
 
 def _strategy_name(settings: Settings) -> None:

@@ -8,8 +8,10 @@ whole from the highest layer that has it: lists and mappings are not merged. Not
 from __future__ import annotations
 
 import difflib
+import math
 import os
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, cast
 from urllib.parse import urlsplit, urlunsplit
@@ -18,6 +20,7 @@ import platformdirs
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from coa.config_sources import Layer, absolute, environment_layer, find_project_file, read_config_file
+from coa.document_limits import DEFAULT_LIMITS, ReadingLimits
 from coa.errors import ConfigError
 from coa.secrets import MASK, hides_all, is_secret
 
@@ -33,6 +36,7 @@ __all__ = [
 ]
 
 _Count = Annotated[int, Field(ge=1)]
+_READING_LIMITS = {key: limit for key, limit in asdict(DEFAULT_LIMITS).items() if key != "max_bytes"}
 
 
 def _default_home() -> Path:
@@ -71,6 +75,11 @@ class Settings(BaseModel):
     """Prompt and completion tokens of a run together."""
     max_cost_usd: float | None = Field(default=None, ge=0)
     max_document_bytes: _Count = 50_000_000
+    reading_limits: dict[str, int | float] = Field(default_factory=_READING_LIMITS.copy)
+    """The fields of `ReadingLimits` but max_bytes; those that are not given are at their defaults."""
+    reader: str | None = Field(default=None, min_length=1)
+    """Of documents, by name: one of coa's own ("docling" for layout and OCR) or an installed plug-in. None chooses
+    by content."""
     n_threads: _Count | None = None
     """Of the embedded engine; None uses the machine's cores."""
     redis_url: str | None = None
@@ -89,6 +98,27 @@ class Settings(BaseModel):
             if not isinstance(params, dict) or not isinstance(params.get("model"), str):
                 raise ValueError(f"entry {n + 1} ({entry['model_name']}) has no litellm_params.model")
         return models
+
+    @field_validator("reading_limits", mode="before")
+    @classmethod
+    def _check_reading_limits(cls, given: object) -> object:
+        if not isinstance(given, Mapping):
+            return given
+        for key, limit in given.items():
+            if key == "max_bytes":
+                raise ValueError("max_bytes is set by max_document_bytes")
+            if key not in _READING_LIMITS:
+                raise ValueError(f"unknown key {str(key)!r}; {_advice(key, _READING_LIMITS)}")
+            whole = isinstance(_READING_LIMITS[key], int)
+            number = isinstance(limit, int if whole else int | float) and not isinstance(limit, bool)
+            if not number or not 0 < limit < math.inf:
+                raise ValueError(f"{key}: expected a{' whole' if whole else ''} number above 0, got {limit!r}")
+        return {**_READING_LIMITS, **given}
+
+    @property
+    def document_limits(self) -> ReadingLimits:
+        """`reading_limits`, with `max_document_bytes` for the file itself."""
+        return ReadingLimits(max_bytes=self.max_document_bytes, **cast("dict[str, Any]", self.reading_limits))
 
     @property
     def runs_dir(self) -> Path:
@@ -113,7 +143,10 @@ class LoadedSettings(NamedTuple):
     origins: dict[str, str]
 
 
-_NESTED = {name: name in ("model_list", "router_settings", "litellm_settings") for name in Settings.model_fields}
+_NESTED = {
+    name: name in ("model_list", "router_settings", "litellm_settings", "reading_limits")
+    for name in Settings.model_fields
+}
 
 _PROXY_KEYS = frozenset(
     {
@@ -225,9 +258,12 @@ def _check_keys(keys: Iterable[object], source: str, *, extra: tuple[str, ...] =
     known = [*Settings.model_fields, *extra]
     for key in keys:
         if key not in known:
-            close = difflib.get_close_matches(str(key), known, n=1)
-            advice = f"did you mean {close[0]!r}?" if close else "`coa config show` lists the keys."
-            raise ConfigError(f"{source}: unknown key {str(key)!r}; {advice}")
+            raise ConfigError(f"{source}: unknown key {str(key)!r}; {_advice(key, known)}")
+
+
+def _advice(key: object, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(str(key), known, n=1)
+    return f"did you mean {close[0]!r}?" if close else "`coa config show` lists the keys."
 
 
 def _merged(layers: Iterable[Layer], cwd: Path) -> LoadedSettings:

@@ -26,12 +26,16 @@ def read_book(book: str, settings: Settings) -> Document:
     """
     from coa.documents.isolation import read_document_isolated
 
-    limit = settings.max_document_bytes
-    if book != "-":
-        return read_document_isolated(Path(book), max_bytes=limit)
-    if sys.stdin.isatty():
+    source, name = (sys.stdin.buffer, "stdin") if book == "-" else (Path(book), None)
+    if book == "-" and sys.stdin.isatty():
         write_note("reading the document from the terminal; Ctrl-D ends it")
-    return read_document_isolated(sys.stdin.buffer, name="stdin", max_bytes=limit)
+    return read_document_isolated(
+        source,
+        name=name,
+        max_bytes=settings.max_document_bytes,
+        limits=settings.document_limits,
+        reader=settings.reader,
+    )
 
 
 def gather_questions(first: str | None, more: Sequence[str], file: Path | None) -> list[str]:

@@ -90,6 +90,11 @@ _TEMPLATE_HEAD = """\
 
 """
 
+_LIMITS_HEAD = """
+# Bounds against hostile documents; what is over one of them is refused.
+# reading_limits:
+"""
+
 _TEMPLATE_TAIL = """
 # Models, in the form of litellm's proxy; keys are read from the environment.
 # model_list:
@@ -128,6 +133,7 @@ _ABOUT = {
     "max_tokens_total": "of a run, in and out; null: no limit",
     "max_cost_usd": "of a run; null: no limit",
     "max_document_bytes": "larger documents are refused",
+    "reader": "of documents, by name, as docling (layout and OCR); null: by content",
     "n_threads": "of the embedded engine; null: all cores",
     "redis_url": "null: no Redis",
 }
@@ -143,7 +149,9 @@ def template() -> str:
     for key, about in _ABOUT.items():
         default = "~/coa" if key == "home" else json.dumps(Settings.model_fields[key].default)
         lines.append(f"# {key}: {default}".ljust(36) + f"  # {about}")
-    return _TEMPLATE_HEAD + "\n".join(lines) + "\n" + _TEMPLATE_TAIL
+    limits = Settings.model_fields["reading_limits"].get_default(call_default_factory=True)
+    bounds = "".join(f"#   {key}: {json.dumps(limit)}\n" for key, limit in limits.items())
+    return _TEMPLATE_HEAD + "\n".join(lines) + "\n" + _LIMITS_HEAD + bounds + _TEMPLATE_TAIL
 
 
 def validate(

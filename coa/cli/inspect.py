@@ -43,6 +43,10 @@ def inspect(
         int | None,
         typer.Option("--chunk-tokens", min=1, metavar="N", envvar="COA_CHUNK_TOKENS", help="Tokens of a chunk."),
     ] = None,
+    reader: Annotated[
+        str | None,
+        typer.Option("--reader", metavar="NAME", envvar="COA_READER", help="Reader of the document, such as docling."),
+    ] = None,
     common: CommonOptions,
 ) -> int:
     """Shows chapters, language, tokens and chunks of BOOK; calls no model."""
@@ -52,7 +56,8 @@ def inspect(
 
     if chapters + chunks + text > 1:
         raise ConfigError("--chapters, --chunks and --text exclude each other.")
-    settings = settings_of(ctx, common, overrides={"model": model, "chunk_tokens": chunk_tokens}).settings
+    overrides = {"model": model, "chunk_tokens": chunk_tokens, "reader": reader}
+    settings = settings_of(ctx, common, overrides=overrides).settings
     document = read_book(book, settings)
     if text:
         write_result("".join(document.text[span.start : span.end] for span in document.readable()))

@@ -64,6 +64,7 @@ def _flags(ctx: typer.Context, run: RunOptions | None) -> dict[str, object]:
         "model": "model",
         "strategy": "strategy",
         "window": "window",
+        "reader": "reader",
         "chunk_tokens": "chunk_tokens",
         "notes": "notes",
         "note_tokens": "note_tokens",

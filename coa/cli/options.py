@@ -121,6 +121,10 @@ class RunOptions:
         int | None,
         typer.Option("--window", min=1, metavar="N", envvar="COA_WINDOW", help="Tokens of the model's window."),
     ] = None
+    reader: Annotated[
+        str | None,
+        typer.Option("--reader", metavar="NAME", envvar="COA_READER", help="Reader of the document, such as docling."),
+    ] = None
     chunk_tokens: Annotated[
         int | None,
         typer.Option("--chunk-tokens", min=1, metavar="N", envvar="COA_CHUNK_TOKENS", help="Tokens of a chunk."),

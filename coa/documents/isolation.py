@@ -44,6 +44,7 @@ _STARVED_RATIO = 0.25
 _ENVIRONMENT = (
     "PATH", "HOME", "LANG", "LC_ALL", "LC_CTYPE", "TMPDIR", "LD_LIBRARY_PATH", "VIRTUAL_ENV", "XDG_CACHE_HOME",
     "PYTHONDONTWRITEBYTECODE", "PYTHONPYCACHEPREFIX", "PYTHONWARNINGS", "MALLOC_ARENA_MAX",
+    "DOCLING_ARTIFACTS_PATH", "HF_HOME", "HF_HUB_CACHE", "HF_HUB_OFFLINE",
 )  # fmt: skip
 
 
@@ -150,14 +151,14 @@ def _reply(
 def _took_too_long(label: str, limits: ReadingLimits) -> DocumentTooLarge:
     return DocumentTooLarge(
         f"{label} takes more than {limits.max_seconds:g} seconds to read.",
-        hint="Split it, or raise the limit for seconds.",
+        hint="Split it, or raise max_seconds in the setting reading_limits.",
     )
 
 
 def _took_too_much(label: str, limits: ReadingLimits) -> DocumentTooLarge:
     return DocumentTooLarge(
         f"{label} takes more than {limits.max_memory_bytes / 1e6:,.0f} MB of memory to read.",
-        hint="Split it, or raise the limit for memory.",
+        hint="Split it, or raise max_memory_bytes in the setting reading_limits.",
     )
 
 

@@ -32,12 +32,17 @@ FORMATS: dict[str, FormatReader] = {
 }
 """Keys are what `coa.documents.signatures.kind_of` returns."""
 
+_BY_NAME: dict[str, FormatReader] = {"docling": _Lazy("coa.documents.formats.docling")}
+"""Readers that no content chooses."""
+
 
 def plugin_named(name: str) -> FormatReader:
-    """The installed reader of that name, from the entry points of the group `coa.readers`.
+    """The reader of that name: docling's, or an installed one from the entry points of the group `coa.readers`.
 
     Raises ConfigError where there is none, or where it cannot be imported.
     """
+    if name in _BY_NAME:
+        return _BY_NAME[name]
     for point in entry_points(group=_GROUP, name=name):
         try:
             return cast("FormatReader", point.load())
@@ -45,7 +50,7 @@ def plugin_named(name: str) -> FormatReader:
             raise ConfigError(
                 f"The reader {name!r} cannot be loaded: {type(exc).__name__}: {exc}.", hint="Install it again."
             ) from exc
-    known = ", ".join(sorted({*FORMATS, *(p.name for p in entry_points(group=_GROUP))}))
+    known = ", ".join(sorted({*FORMATS, *_BY_NAME, *(p.name for p in entry_points(group=_GROUP))}))
     raise ConfigError(f"There is no reader {name!r}.", hint=f"Known are {known}.")
 
 
