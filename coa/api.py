@@ -140,7 +140,6 @@ class Session:
         self, document: Document, question: str | None, *, per: str = "book", words: int | None = None
     ) -> Plan:
         """What `ask` (or `summarize` for None) would do; makes no call. Raises: what they raise before their first."""
-        _strategy_name(self.settings)
         gateway = await self._open(calls=False)
         limits, _ = await self._allowed(gateway, words)
         plan = await asyncio.to_thread(
@@ -178,7 +177,6 @@ class Session:
         words: int | None,
         per: str,
     ) -> Answer:
-        _strategy_name(self.settings)
         gateway = await self._open()
         self._emit(StageChanged("counting tokens"))
         allowed = await self._allowed(gateway, words)
@@ -298,6 +296,9 @@ class Session:
         )
 
     async def _open(self, *, calls: bool = True) -> Gateway:
+        from coa.graphs import strategy
+
+        strategy(self.settings.strategy)  # a misspelt one is told before anything slow begins
         async with self._opening:  # questions asked side by side share one engine
             if self._gateway is None:
                 self._gateway = await open_gateway(
@@ -386,12 +387,6 @@ async def _document(source: Source, settings: Settings) -> Document:
         limits=settings.document_limits,
         reader=settings.reader,
     )
-
-
-def _strategy_name(settings: Settings) -> None:
-    from coa.graphs import strategy
-
-    strategy(settings.strategy)
 
 
 def _sync(make: Callable[[], Coroutine[Any, Any, _T]], name: str) -> _T:
