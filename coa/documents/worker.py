@@ -100,7 +100,7 @@ def _end_with(parent: int) -> None:
 
 def _answer(request: dict[str, Any], data: bytearray) -> tuple[dict[str, Any], bytes]:
     limits = ReadingLimits(**request["limits"])
-    _bound(limits)
+    _bound(limits, request["reader"])
     try:
         if request["path"] is not None:
             document = read_document(
@@ -131,15 +131,16 @@ def _packed(document: Document) -> tuple[dict[str, Any], bytes]:
     return {"document": asdict(replace(document, text=""))}, document.text.encode("utf-8")
 
 
-def _bound(limits: ReadingLimits) -> None:
+def _bound(limits: ReadingLimits, reader: str | None) -> None:
     used = resource.getrusage(resource.RUSAGE_SELF)
     seconds = int(used.ru_utime + used.ru_stime + limits.max_seconds) + _CPU_SLACK_S
     _set_soft(resource.RLIMIT_CPU, seconds)
-    _set_soft(resource.RLIMIT_AS, limits.max_memory_bytes)
+    # torch maps gigabytes of libraries that it does not touch: of docling only what can be written to is counted.
+    _set_soft(resource.RLIMIT_DATA if reader == "docling" else resource.RLIMIT_AS, limits.max_memory_bytes)
 
 
 def _unbound() -> None:
-    for kind in (resource.RLIMIT_CPU, resource.RLIMIT_AS):
+    for kind in (resource.RLIMIT_CPU, resource.RLIMIT_AS, resource.RLIMIT_DATA):
         _set_soft(kind, resource.getrlimit(kind)[1])
 
 
@@ -151,7 +152,7 @@ def _set_soft(kind: int, value: int) -> None:
         resource.setrlimit(kind, (value, hard))
     except (ValueError, OSError):
         # macOS refuses to bound the address space; time is bounded there all the same.
-        if kind != resource.RLIMIT_AS:
+        if kind == resource.RLIMIT_CPU:
             raise
 
 

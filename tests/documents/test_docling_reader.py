@@ -172,6 +172,11 @@ class TestConverter:
         assert [s.title for s in document.sections][-2:] == ["Chapter I", "Chapter II"]
         assert (document.media_type, document.left_out) == ("text/html", ())
 
+    def test_memory_is_bounded(self) -> None:
+        with pytest.raises(DocumentTooLarge, match="more than 300 MB of memory"):
+            read_document_isolated(PAGE, name="a", reader="docling", limits=ReadingLimits(max_memory_bytes=300_000_000))
+        end_workers()
+
     def test_markdown_without_an_extension_is_read(self) -> None:
         assert "It rained." in read_document(b"# The Harbour\n\nIt rained.\n", name="stdin", reader="docling").text
 

@@ -257,11 +257,12 @@ class _Text:
     def _table(self, table: TableItem) -> None:
         place, _ = _places(table, 0, 0)
         first = True
-        for row in table.data.grid:
-            cells: list[str] = []
-            for column, cell in enumerate(row):
-                if cell.start_col_offset_idx in (column, -1) or not column:  # else it spans from the one before
-                    cells.append(" ".join(cell.text.split()))
+        for n, row in enumerate(table.data.grid):
+            cells = [
+                " ".join(cell.text.split())
+                for column, cell in enumerate(row)
+                if (cell.start_row_offset_idx, cell.start_col_offset_idx) == (n, column)  # else it spans to here
+            ]
             if any(cells):
                 self.blocks.append(Block(_CELL_BORDER.join(cells), "table", place=place, tight=not first))
                 first = False
