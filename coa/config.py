@@ -25,6 +25,7 @@ from coa.errors import ConfigError
 from coa.secrets import MASK, hides_all, is_secret
 
 __all__ = [
+    "ROLES",
     "LoadedSettings",
     "Settings",
     "config_files",
@@ -37,6 +38,10 @@ __all__ = [
 
 _Count = Annotated[int, Field(ge=1)]
 _READING_LIMITS = {key: limit for key, limit in asdict(DEFAULT_LIMITS).items() if key != "max_bytes"}
+
+
+ROLES = ("worker", "manager", "judge", "retriever", "reasoner", "structurizer", "checker")
+"""What agents do, as the setting `roles` names it."""
 
 
 def _default_home() -> Path:
@@ -52,6 +57,9 @@ class Settings(BaseModel):
     """Holds runs, models and documents; absolute."""
     model: str = Field(default="smollm2-135m", min_length=1)
     """A group of `model_list`, a name of the catalogue, a path to a GGUF file, or any litellm model."""
+    roles: dict[str, str] = Field(default_factory=dict)
+    """Models of single roles, by role ("worker", "manager", "judge", "retriever", "reasoner", "structurizer",
+    "checker"); `model` serves those that are not named. Chunks are cut for the smallest window among them."""
     strategy: str = Field(default="chain", min_length=1)
     window: _Count | None = None
     """Tokens that the model takes in and gives out together."""
@@ -61,15 +69,44 @@ class Settings(BaseModel):
     note_tokens: _Count | None = None
     """At most, of a communication unit."""
     answer_tokens: _Count | None = None
-    notes: Literal["auto", "paper", "quotes"] = "auto"
-    """What workers hand on. "paper": the model's own prose, as published (CoA). "quotes": sentences of the source,
-    picked by code and shortened by the model. "auto" takes quotes for models under a billion parameters."""
+    notes: Literal["auto", "paper", "structured", "quotes"] = "auto"
+    """What workers hand on. "paper": the model's own prose, as published (CoA). "structured": facts with sentence
+    ids, appended rather than rewritten. "quotes": sentences of the source, picked by code and shortened by the
+    model. "auto" takes quotes for models under a billion parameters, else paper."""
+    passes: Annotated[int, Field(ge=1, le=2)] = 1
+    """Readings of the chain; the second begins with the notes of the first."""
+    demos: Literal["none", "recycled"] = "none"
+    """Recycled demonstrations (DoubleDipper, arXiv 2406.13632): question and answer pairs made from the document."""
+    paths: Annotated[int, Field(ge=2, le=9)] = 3
+    """Chains of self-consistency and permutation."""
+    choose: Literal["judge", "vote"] = "judge"
+    """How one of several chains' answers is chosen."""
+    rounds: Annotated[int, Field(ge=1, le=5)] = 2
+    """At most, of retrieving evidence (alr2)."""
+    top_k: _Count = 10
+    """Passages that rag shows, and chunks that a preselection keeps."""
+    preselect: Literal["auto", "never", "always"] = "auto"
+    """Whether alr2 reads only the `top_k` chunks that a lexical ranking puts first; auto: for long documents."""
+    review: bool = False
+    """Stops before the answer so that a person can strike out evidence (alr2)."""
+    verify: bool = True
+    """Looks up every quote that a model wrote itself."""
+    strict: bool = False
+    """A quote that is not in the source is an error (exit code 8)."""
     on_worker_failure: Literal["skip", "fail"] = "skip"
     temperature: float = Field(default=0.0, ge=0.0, le=2.0)
     retries: int = Field(default=3, ge=0)
     """Of one call, after the first attempt."""
     timeout_s: float | None = Field(default=None, gt=0)
     """Of one call; None scales it to the call's tokens."""
+    idle_timeout_s: float = Field(default=120.0, gt=0)
+    """Of a streamed reply: how long a server may fall silent between two pieces, the first one apart."""
+    max_parallel_calls: _Count = 8
+    """Calls under way at once; the embedded engine takes one after the other anyway."""
+    response_cache: bool = True
+    """Whether a greedy reply to the very same prompt is given again without a call."""
+    response_cache_bytes: _Count = 200_000_000
+    """What stored replies may take; the ones that were not used for longest go first."""
     max_calls: _Count | None = None
     max_tokens_total: _Count | None = None
     """Prompt and completion tokens of a run together."""
@@ -98,6 +135,16 @@ class Settings(BaseModel):
             if not isinstance(params, dict) or not isinstance(params.get("model"), str):
                 raise ValueError(f"entry {n + 1} ({entry['model_name']}) has no litellm_params.model")
         return models
+
+    @field_validator("roles")
+    @classmethod
+    def _check_roles(cls, roles: dict[str, str]) -> dict[str, str]:
+        for role in roles:
+            if role not in ROLES:
+                close = difflib.get_close_matches(role, ROLES, n=1)
+                advice = f"did you mean {close[0]!r}?" if close else f"roles are {', '.join(ROLES)}."
+                raise ValueError(f"unknown role {role!r}; {advice}")
+        return roles
 
     @field_validator("reading_limits", mode="before")
     @classmethod
@@ -144,7 +191,7 @@ class LoadedSettings(NamedTuple):
 
 
 _NESTED = {
-    name: name in ("model_list", "router_settings", "litellm_settings", "reading_limits")
+    name: name in ("model_list", "router_settings", "litellm_settings", "reading_limits", "roles")
     for name in Settings.model_fields
 }
 

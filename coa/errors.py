@@ -19,6 +19,7 @@ CoaError                      exit code
   BudgetExceeded              6   a limit of the run was reached
   StorageError                1   coa's own folder cannot be read or written (disk full, permissions)
   RunNotFound                 2
+  VerificationFailed          8   a quote or claim is not in the source, under --strict
   RunDrained                  75  stopped on request, resumable
   CacheError                  -   never fatal to an answer
 """
@@ -52,6 +53,7 @@ __all__ = [
     "RunDrained",
     "RunNotFound",
     "StorageError",
+    "VerificationFailed",
 ]
 
 
@@ -192,6 +194,17 @@ class RunDrained(CoaError):
     def __init__(self, message: str, *, run_id: str, hint: str | None = None) -> None:
         super().__init__(message, hint=hint)
         self.run_id = run_id
+
+
+class VerificationFailed(CoaError):
+    """Something that the answer says cannot be found in the source, and that was to count as a failure."""
+
+    exit_code = 8
+
+    def __init__(self, message: str, *, hint: str | None = None, answer: Answer | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.answer = answer
+        """The answer all the same."""
 
 
 class CacheError(CoaError):

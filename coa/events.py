@@ -13,6 +13,7 @@ __all__ = [
     "ChunkSkipped",
     "ChunkStarted",
     "Event",
+    "EvidenceFound",
     "RunStarted",
     "StageChanged",
     "WarningRaised",
@@ -21,7 +22,7 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class StageChanged:
-    """Something slow began before the first chunk: "loading model", "counting tokens" and the like."""
+    """Something slow began: "loading model", "counting tokens", "judging 3 answers" and the like."""
 
     stage: str
 
@@ -48,6 +49,7 @@ class ChunkStarted:
     index: int
     n_chunks: int
     n_tokens: int
+    path: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +66,8 @@ class ChunkRead:
     seconds: float
     reused: bool = False
     """True when the note came from the store and no call was made."""
+    path: str = ""
+    """Which chain, for strategies that read along several; also in the other events about chunks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +77,16 @@ class ChunkSkipped:
     index: int
     n_chunks: int
     cause: str
+    path: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class EvidenceFound:
+    """Sentences of a chunk that a retriever picked."""
+
+    index: int
+    quotes: tuple[str, ...]
+    """Copied from the source; empty where the chunk holds nothing of use."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,5 +109,13 @@ class WarningRaised:
 
 
 Event = (
-    StageChanged | RunStarted | ChunkStarted | ChunkRead | ChunkSkipped | AnswerStarted | AnswerToken | WarningRaised
+    StageChanged
+    | RunStarted
+    | ChunkStarted
+    | ChunkRead
+    | ChunkSkipped
+    | EvidenceFound
+    | AnswerStarted
+    | AnswerToken
+    | WarningRaised
 )

@@ -7,8 +7,8 @@ Sources: CoA, Zhang et al. 2024 (NeurIPS), section 3 for the communication unit.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Literal, NamedTuple
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "Chunk",
     "Citation",
     "CitationStatus",
+    "Claim",
     "CommunicationUnit",
     "Coverage",
     "Document",
@@ -29,6 +30,7 @@ __all__ = [
     "SkippedChunk",
     "Span",
     "Usage",
+    "Verdict",
 ]
 
 
@@ -215,6 +217,10 @@ class CallUsage:
     completion_tokens: int = 0
     cost_usd: float | None = None
     """None: the price is unknown. 0.0: the model is known to be free."""
+    reasoning_tokens: int = 0
+    """Of `completion_tokens`, those that a thinking model spent before its reply; they are in no note or answer."""
+    reused: bool = False
+    """True for a reply out of the response cache: no call was made, and its tokens were not paid again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,18 +235,25 @@ class Usage:
     """None as soon as one call's price is unknown."""
     seconds: float = 0.0
     """Of model time, summed over calls."""
+    reasoning_tokens: int = 0
+    """Of `completion_tokens`, those of thinking models' thoughts."""
+    reused: int = 0
+    """Replies out of the response cache; they are in none of the other sums."""
 
     def plus(self, call: CallUsage, *, seconds: float = 0.0) -> Usage:
         """These sums with one more call."""
-        cost = None if self.cost_usd is None or call.cost_usd is None else self.cost_usd + call.cost_usd
-        return Usage(
-            calls=self.calls + 1,
-            prompt_tokens=self.prompt_tokens + call.prompt_tokens,
-            cached_tokens=self.cached_tokens + call.cached_tokens,
-            completion_tokens=self.completion_tokens + call.completion_tokens,
-            cost_usd=cost,
-            seconds=self.seconds + seconds,
+        if call.reused:
+            return replace(self, reused=self.reused + 1)
+        one = Usage(
+            calls=1,
+            prompt_tokens=call.prompt_tokens,
+            cached_tokens=call.cached_tokens,
+            completion_tokens=call.completion_tokens,
+            cost_usd=call.cost_usd,
+            seconds=seconds,
+            reasoning_tokens=call.reasoning_tokens,
         )
+        return self.merged(one)
 
     def merged(self, other: Usage) -> Usage:
         """The sums of both."""
@@ -252,6 +265,8 @@ class Usage:
             completion_tokens=self.completion_tokens + other.completion_tokens,
             cost_usd=cost,
             seconds=self.seconds + other.seconds,
+            reasoning_tokens=self.reasoning_tokens + other.reasoning_tokens,
+            reused=self.reused + other.reused,
         )
 
 
@@ -270,11 +285,14 @@ class Coverage:
     chunks: int
     read: int
     skipped: tuple[SkippedChunk, ...] = ()
+    """Chunks that should have been read and were not."""
+    unselected: int = 0
+    """Chunks that the strategy left out on purpose: a ranking found them to be of no use for the question."""
 
     @property
     def complete(self) -> bool:
-        """True when every chunk was read."""
-        return self.read == self.chunks
+        """True when every chunk was read, or left out on purpose."""
+        return self.read + self.unselected == self.chunks
 
 
 @dataclass(frozen=True, slots=True)
@@ -285,6 +303,21 @@ class Note:
     text: str
     informative: bool = True
     """False when the chunk left the unit as it was."""
+    path: str = ""
+    """Which chain it belongs to, for strategies that read along several."""
+
+
+Verdict = Literal["answered", "not_in_text", "too_little", "contradictory"]
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A sentence of an answer with what it rests on."""
+
+    text: str
+    """Without citation marks."""
+    citations: tuple[int, ...] = ()
+    """Numbers of `Answer.citations`, counted from 1; empty for a sentence that nothing vouches for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -306,3 +339,11 @@ class Answer:
     document_sha256: str = ""
     seconds: float = 0.0
     """Wall time of this process's share of the run."""
+    claims: Sequence[Claim] = field(default=(), repr=False)
+    """The answer's sentences, in order."""
+    quotes_not_found: int = 0
+    """Quotes that a model wrote itself and that stand nowhere in the source; none of them is a citation."""
+    verdict: Verdict | None = None
+    """What strategies that weigh evidence say of it; None where the strategy does not."""
+    prompts: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """Prompt names and the digests of their files, the reading prefix's version among them."""

@@ -32,6 +32,7 @@ class NotesMode(StrEnum):
 
     AUTO = "auto"
     PAPER = "paper"
+    STRUCTURED = "structured"
     QUOTES = "quotes"
 
 
@@ -134,7 +135,7 @@ class RunOptions:
         typer.Option(
             "--notes",
             envvar="COA_NOTES",
-            help="What workers hand on: the model's notes (paper), or sentences of the text (quotes; for tiny models).",
+            help="What workers hand on: prose (paper), facts with ids (structured), sentences (quotes; tiny models).",
         ),
     ] = None
     note_tokens: Annotated[

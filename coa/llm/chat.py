@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -29,6 +29,10 @@ class Decoding:
     """GBNF; obeyed by llama.cpp engines, ignored where the engine has no grammars."""
     repeat_penalty: float | None = None
     """llama.cpp's; ignored elsewhere."""
+    schema: Mapping[str, object] | None = None
+    """A JSON schema that the reply has to keep to; enforced where the engine can, see `ChatModel.supports_schema`."""
+    seed: int | None = None
+    """Tells samples of one prompt apart at a temperature above 0; also part of the response cache's key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +65,11 @@ class ChatModel(Protocol):
     @property
     def supports_grammar(self) -> bool:
         """True when every deployment of the group obeys `Decoding.grammar`."""
+        ...
+
+    @property
+    def supports_schema(self) -> bool:
+        """True when every deployment of the group holds its reply to `Decoding.schema`."""
         ...
 
     async def complete(self, prompt: Prompt, decoding: Decoding, *, on_text: OnText | None = None) -> Completion:

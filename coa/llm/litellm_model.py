@@ -98,6 +98,7 @@ class LitellmModel:
         self.group = group
         self.name = group.name
         self.supports_grammar = group.supports_grammar
+        self.supports_schema = False
         self._local = all(d.kind == "llama_server" for d in group.deployments)
         self._timeout_s = timeout_s
         self._retries = retries

@@ -35,6 +35,7 @@ class ScriptedModel:
     respond: Callable[[Prompt, Decoding], str | Completion] | None = None
     name: str = "scripted"
     supports_grammar: bool = False
+    supports_schema: bool = False
     calls: list[ScriptedCall] = field(default_factory=list)
 
     def __post_init__(self) -> None:
