@@ -21,6 +21,7 @@ CoaError                      exit code
   RunNotFound                 2
   VerificationFailed          8   a quote or claim is not in the source, under --strict
   RunDrained                  75  stopped on request, resumable
+    ReviewNeeded              75  waits for a person, resumable
   CacheError                  -   never fatal to an answer
 """
 
@@ -50,6 +51,7 @@ __all__ = [
     "ModelTimeout",
     "ModelUnavailable",
     "RateLimited",
+    "ReviewNeeded",
     "RunDrained",
     "RunNotFound",
     "StorageError",
@@ -194,6 +196,15 @@ class RunDrained(CoaError):
     def __init__(self, message: str, *, run_id: str, hint: str | None = None) -> None:
         super().__init__(message, hint=hint)
         self.run_id = run_id
+
+
+class ReviewNeeded(RunDrained):
+    """The run waits for a person to look at what it found."""
+
+    def __init__(self, message: str, *, run_id: str, payload: object, hint: str | None = None) -> None:
+        super().__init__(message, run_id=run_id, hint=hint)
+        self.payload = payload
+        """What there is to look at, as JSON values."""
 
 
 class VerificationFailed(CoaError):

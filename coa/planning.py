@@ -2,31 +2,29 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import TYPE_CHECKING
 
 from coa.agents import Manager, QuotingWorker, Worker
-from coa.agents.quoting import QUOTE_ANSWER_TOKENS, QUOTES_KEPT
-from coa.cache import aligned_tokens
 from coa.chunking import chunk_document
 from coa.config import Settings
 from coa.errors import ConfigError, DocumentEmpty, LimitsError
-from coa.limits import Limits, fit_limits
+from coa.limits import Limits, ReadingProfile, fit_limits
 from coa.llm.budget import Budget, Prices
 from coa.llm.gateway import Gateway
 from coa.reading import SYSTEM, reading_prefix
 from coa.runs import Part, RunPlan, RunStore
 from coa.types import Document, LeftOut, Span
 
-__all__ = ["Estimate", "Plan", "budget_for", "estimate", "limits_for", "plan_run", "seconds_per_token"]
+if TYPE_CHECKING:  # langgraph takes seconds to import, and `coa inspect` does without it
+    from coa.graphs import ReadOptions, Strategy
+    from coa.graphs.estimates import Estimate
+
+__all__ = ["Plan", "budget_for", "estimate", "limits_for", "options_of", "plan_run", "seconds_per_token"]
 
 _CHAT_TEMPLATE_TOKENS = 48
-# Notes grow over the first chunks and then stay near their cap; replies of small models stay under it.
-_NOTES_SHARE = 0.6
-# Three sentences, the instruction and the chat template.
-_SHORTEN_TOKENS = 120
 _WORDS_TO_TOKENS = 2.0
 
 
@@ -53,16 +51,6 @@ class Plan:
     """At most; None where the price is unknown."""
     seconds: float | None
     """By the speed of earlier runs of this model here; None before the first one."""
-
-
-@dataclass(frozen=True, slots=True)
-class Estimate:
-    """Tokens of a plan."""
-
-    calls: int
-    prompt_tokens: int
-    completion_tokens_max: int
-    cacheable_tokens: int
 
 
 def limits_for(gateway: Gateway, settings: Settings, *, words: int | None = None) -> Limits:
@@ -148,19 +136,32 @@ def plan_run(
     return RunPlan(tuple(parts), gateway.counter.name, gateway.counter.exact)
 
 
-def estimate(plan: RunPlan, limits: Limits, question_tokens: int | None, *, quotes: bool) -> Estimate:
-    """The calls and tokens that a plan takes; `question_tokens` None for a summary, `quotes` for quoting notes."""
-    if quotes:
-        return _estimate_quotes(plan, question_tokens)
-    question_tokens = question_tokens or 0
-    calls = plan.n_chunks + len(plan.parts)
-    tails = calls * (limits.template_tokens + question_tokens + int(limits.note_tokens * _NOTES_SHARE))
-    cacheable = sum(aligned_tokens(c.n_tokens) for p in plan.parts for c in p.chunks)
-    return Estimate(
-        calls=calls,
-        prompt_tokens=plan.n_tokens + tails,
-        completion_tokens_max=plan.n_chunks * limits.note_tokens + len(plan.parts) * limits.answer_tokens,
-        cacheable_tokens=cacheable,
+def estimate(
+    plan: RunPlan, limits: Limits, question_tokens: int | None, *, reading: Strategy, options: ReadOptions
+) -> Estimate:
+    """The calls and tokens that a plan takes; `question_tokens` None for a summary."""
+    from coa.graphs.estimates import Forecast
+
+    return reading.estimate(Forecast(plan, limits, options, question_tokens))
+
+
+def options_of(settings: Settings, profile: ReadingProfile) -> ReadOptions:
+    """How a strategy is to go about it, for a model of that profile."""
+    from coa.graphs import ReadOptions
+
+    return ReadOptions(
+        # Code picks the same sentences the second time.
+        passes=1 if profile.quotes else settings.passes,
+        demos="none" if profile.quotes else settings.demos,
+        paths=settings.paths,
+        choose=settings.choose,
+        rounds=settings.rounds,
+        top_k=settings.top_k,
+        preselect=settings.preselect,
+        review=settings.review,
+        verify=settings.verify,
+        max_parallel=settings.max_parallel_calls,
+        quotes=profile.quotes,
     )
 
 
@@ -172,17 +173,6 @@ def seconds_per_token(runs: RunStore, model: str, notes: str) -> float | None:
             if answer is not None and answer.usage.prompt_tokens:
                 return answer.usage.seconds / answer.usage.prompt_tokens
     return None
-
-
-def _estimate_quotes(plan: RunPlan, question_tokens: int | None) -> Estimate:
-    """A call for each sentence that enters the best few; in n chunks of like worth that is k + k ln(n / k)."""
-    if question_tokens is None:
-        return Estimate(0, 0, 0, 0)
-    kept = QUOTES_KEPT
-    per_part = (kept + kept * math.log(max(1.0, len(p.chunks) / kept)) for p in plan.parts)
-    calls = round(sum(per_part))
-    prompt = calls * (_SHORTEN_TOKENS + question_tokens)
-    return Estimate(calls, prompt, calls * QUOTE_ANSWER_TOKENS, 0)
 
 
 def _advised_chunk(gateway: Gateway, settings: Settings) -> int | None:

@@ -1,48 +1,113 @@
-"""Which worker and which manager read a run."""
+"""Which agents read a run: made for what it asks, and for what its models can be asked."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 from coa.agents import Manager, QuotingManager, QuotingWorker, Worker
+from coa.config import Settings
+from coa.errors import ConfigError
 from coa.limits import Limits, ReadingProfile
 from coa.llm.budget import Demand
 from coa.llm.chat import ChatModel
 from coa.runs import RunPlan, RunRecord
+from coa.types import Chunk
 
-__all__ = ["DEFAULT_WORDS", "Roles", "roles_for"]
+__all__ = ["DEFAULT_WORDS", "RoleInputs", "Roles", "roles_for"]
 
 DEFAULT_WORDS = 200
 """Of a summary, about."""
 
 
-class Roles(NamedTuple):
-    """The agents of a chain."""
+@dataclass(frozen=True, slots=True)
+class RoleInputs:
+    """What agents are made from."""
 
-    worker: Worker | QuotingWorker
-    manager: Manager | QuotingManager
+    record: RunRecord
+    plan: RunPlan
+    model: ChatModel
+    profile: ReadingProfile
+    limits: Limits
+    settings: Settings
+
+    @property
+    def chunks(self) -> list[Chunk]:
+        """Of all parts."""
+        return [c for p in self.plan.parts for c in p.chunks]
+
+    @property
+    def words(self) -> int:
+        """Of a summary."""
+        return self.record.words or DEFAULT_WORDS
+
+
+class Roles(NamedTuple):
+    """A run's agents by role."""
+
+    worker: Any
+    """Of `coa.graphs.context.Reading`; None where the strategy has none."""
+    manager: Any
+    """Of `coa.graphs.context.Answering`; None where the strategy has none."""
+    agents: Mapping[str, object]
+    """The others."""
     manager_demand: Demand
     """The most that an answer can take."""
 
     @property
     def prompt_digests(self) -> dict[str, str]:
         """Prompt names and the digests of their files, for the run's record."""
-        return {**self.worker.prompt_digests, **self.manager.prompt_digests}
+        digests: dict[str, str] = {}
+        for agent in (self.worker, self.manager, *self.agents.values()):
+            digests |= getattr(agent, "prompt_digests", {})
+        return digests
 
 
-def roles_for(
-    record: RunRecord, plan: RunPlan, model: ChatModel, *, profile: ReadingProfile, limits: Limits, temperature: float
-) -> Roles:
-    """The agents for what `record` asks and what `profile` says of the model."""
-    words = record.words or DEFAULT_WORDS
-    if profile.quotes:
-        return Roles(
-            QuotingWorker(model, [c for p in plan.parts for c in p.chunks]),
-            QuotingManager(model, words=words),
-            Demand(0),
-        )
-    return Roles(
-        Worker(model, limits, profile, language=record.language, temperature=temperature),
-        Manager(model, limits, profile, language=record.language, words=words, temperature=temperature),
-        Demand(1, limits.manager_tokens - limits.answer_tokens, limits.answer_tokens),
+def roles_for(needed: frozenset[str], inputs: Callable[[str], RoleInputs]) -> Roles:
+    """The agents of the roles `needed`; `inputs` gives what the agent of a role is made from.
+
+    Raises: ConfigError for a role that coa has no agent for.
+    """
+    agents: dict[str, object] = {}
+    for role in sorted(needed):
+        if role not in _MAKERS:
+            raise ConfigError(f"coa has no agent for the role {role!r}.", hint=f"Roles: {', '.join(_MAKERS)}.")
+        agents[role] = _MAKERS[role](inputs(role))
+    manager = inputs("manager")
+    demand = Demand(0)
+    if not manager.profile.quotes:
+        limits = manager.limits
+        demand = Demand(1, limits.manager_tokens - limits.answer_tokens, limits.answer_tokens)
+    return Roles(agents.pop("worker", None), agents.pop("manager", None), agents, demand)
+
+
+def _worker(inputs: RoleInputs) -> Worker | QuotingWorker:
+    if inputs.profile.quotes:
+        return QuotingWorker(inputs.model, inputs.chunks)
+    return Worker(
+        inputs.model,
+        inputs.limits,
+        inputs.profile,
+        language=inputs.record.language,
+        temperature=inputs.settings.temperature,
     )
+
+
+def _manager(inputs: RoleInputs) -> Manager | QuotingManager:
+    if inputs.profile.quotes:
+        return QuotingManager(inputs.model, words=inputs.words)
+    return Manager(
+        inputs.model,
+        inputs.limits,
+        inputs.profile,
+        language=inputs.record.language,
+        words=inputs.words,
+        temperature=inputs.settings.temperature,
+    )
+
+
+_MAKERS: dict[str, Callable[[RoleInputs], object]] = {
+    "worker": _worker,
+    "manager": _manager,
+}

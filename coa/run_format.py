@@ -6,7 +6,7 @@ Chunks are stored as offsets, never as text: the document lies beside the runs, 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from coa.errors import StorageError
@@ -14,6 +14,7 @@ from coa.types import (
     Answer,
     Chunk,
     Citation,
+    Claim,
     Coverage,
     Document,
     LeftOut,
@@ -23,6 +24,7 @@ from coa.types import (
     SkippedChunk,
     Span,
     Usage,
+    Verdict,
 )
 
 __all__ = [
@@ -31,12 +33,14 @@ __all__ = [
     "PartAnswer",
     "RunPlan",
     "StoredNote",
+    "StoredStep",
     "answer_from_json",
     "document_from_json",
     "note_from_json",
     "part_answer_from_json",
     "plan_from_json",
     "plan_to_json",
+    "step_from_json",
 ]
 
 FORMAT = 1
@@ -85,6 +89,26 @@ class StoredNote:
     seconds: float = 0.0
     cause: str | None = None
     """Why the chunk was skipped; None when it was read."""
+    path: str = ""
+    """Which chain it belongs to, for strategies that read along several."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredStep:
+    """What a step other than reading a chunk of a chain gave: evidence, a structure, a summary of summaries."""
+
+    key: str
+    """Unique within the run, the same in every process: "evidence/0/12"."""
+    payload: Mapping[str, Any]
+    """JSON values."""
+    usage: Usage = field(default_factory=Usage)
+    seconds: float = 0.0
+    chunks: tuple[int, ...] = ()
+    """The chunks that it read, as ordinals over the whole run."""
+    cause: str | None = None
+    """Why it gave nothing; None when it succeeded."""
+    selected: tuple[int, ...] | None = None
+    """Of a step that chooses which chunks are to be read: their ordinals."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +119,7 @@ class PartAnswer:
     truncated: bool
     """True when it was cut off at the token cap."""
     usage: Usage
+    verdict: Verdict | None = None
 
 
 def plan_to_json(plan: RunPlan) -> dict[str, object]:
@@ -136,7 +161,17 @@ def note_from_json(line: Mapping[str, Any]) -> StoredNote:
 
 def part_answer_from_json(line: Mapping[str, Any]) -> tuple[int, PartAnswer]:
     """The part's number and its answer, of a line whose kind is "answer"."""
-    return line["part"], PartAnswer(line["text"], line["truncated"], Usage(**line["usage"]))
+    return line["part"], PartAnswer(line["text"], line["truncated"], Usage(**line["usage"]), line.get("verdict"))
+
+
+def step_from_json(line: Mapping[str, Any]) -> StoredStep:
+    """The step of a line whose kind is "step"."""
+    values = {k: v for k, v in line.items() if k != "kind"}
+    values["usage"] = Usage(**values["usage"])
+    values["chunks"] = tuple(values["chunks"])
+    if values["selected"] is not None:
+        values["selected"] = tuple(values["selected"])
+    return StoredStep(**values)
 
 
 def document_from_json(raw: dict[str, Any]) -> Document:
@@ -151,11 +186,11 @@ def document_from_json(raw: dict[str, Any]) -> Document:
 def answer_from_json(raw: dict[str, Any]) -> Answer:
     """The answer whose `asdict` is `raw`."""
     coverage = raw["coverage"]
-    raw["coverage"] = Coverage(
-        coverage["chunks"], coverage["read"], tuple(SkippedChunk(**s) for s in coverage["skipped"])
-    )
+    coverage["skipped"] = tuple(SkippedChunk(**s) for s in coverage["skipped"])
+    raw["coverage"] = Coverage(**coverage)
     raw["usage"] = Usage(**raw["usage"])
     raw["citations"] = tuple(Citation(**c) for c in raw["citations"])
     raw["notes"] = tuple(Note(**n) for n in raw["notes"])
+    raw["claims"] = tuple(Claim(c["text"], tuple(c["citations"])) for c in raw.get("claims", ()))
     raw["warnings"] = tuple(raw["warnings"])
     return Answer(**raw)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from coa.runs import PartAnswer, RunStore, StoredNote
+from coa.runs import PartAnswer, RunStore, StoredNote, StoredStep
 from coa.types import Usage
 
 __all__ = ["DiskNotes"]
@@ -16,44 +16,61 @@ class DiskNotes:
     def __init__(self, runs: RunStore, run_id: str) -> None:
         self._runs = runs
         self._run_id = run_id
-        self._notes = {(n.part, n.chunk): n for n in runs.stored_notes(run_id)}
+        self._notes = {(n.path, n.part, n.chunk): n for n in runs.stored_notes(run_id)}
+        self._steps = {s.key: s for s in runs.stored_steps(run_id)}
         self._answers = runs.part_answers(run_id)
+        self._writing = asyncio.Lock()
 
     @property
     def n_done(self) -> int:
-        """Chunks that are finished."""
-        return len(self._notes)
+        """Chunks that are finished, on the path that has come furthest; else those that steps have read."""
+        paths = [path for path, _, _ in self._notes]
+        furthest = max((paths.count(path) for path in set(paths)), default=0)
+        return furthest or len({chunk for step in self._steps.values() for chunk in step.chunks})
 
     @property
     def spent(self) -> Usage:
-        """Of all finished chunks and answers."""
+        """Of all finished chunks, steps and answers."""
         total = Usage()
         for note in self._notes.values():
             total = total.merged(note.usage)
+        for step in self._steps.values():
+            total = total.merged(step.usage)
         for answer in self._answers.values():
             total = total.merged(answer.usage)
         return total
 
-    def stored(self) -> list[StoredNote]:
-        """What became of each finished chunk, in reading order."""
+    def all_notes(self) -> list[StoredNote]:
+        """What became of each finished chunk, in reading order, path by path."""
         return [self._notes[key] for key in sorted(self._notes)]
 
-    def stored_note(self, part: int, chunk: int) -> StoredNote | None:
-        """`note`, without a loop."""
-        return self._notes.get((part, chunk))
+    def all_steps(self) -> list[StoredStep]:
+        """The finished steps, in the order that they ended in."""
+        return list(self._steps.values())
 
-    def part_answer(self, part: int) -> PartAnswer | None:
-        """The answer of a part, without a loop."""
-        return self._answers.get(part)
+    def all_answers(self) -> dict[int, PartAnswer]:
+        """The answer of each part that has one."""
+        return dict(self._answers)
 
-    async def note(self, part: int, chunk: int) -> StoredNote | None:
+    async def note(self, part: int, chunk: int, path: str = "") -> StoredNote | None:
         """What became of a chunk."""
-        return self._notes.get((part, chunk))
+        return self._notes.get((path, part, chunk))
 
     async def add_note(self, note: StoredNote) -> None:
         """Keeps a finished chunk; on the disk when it returns."""
-        await asyncio.to_thread(self._runs.add_note, self._run_id, note)
-        self._notes[note.part, note.chunk] = note
+        async with self._writing:
+            await asyncio.to_thread(self._runs.add_note, self._run_id, note)
+        self._notes[note.path, note.part, note.chunk] = note
+
+    async def step(self, key: str) -> StoredStep | None:
+        """What became of a step."""
+        return self._steps.get(key)
+
+    async def add_step(self, step: StoredStep) -> None:
+        """Keeps a finished step; on the disk when it returns."""
+        async with self._writing:
+            await asyncio.to_thread(self._runs.add_step, self._run_id, step)
+        self._steps[step.key] = step
 
     async def answer(self, part: int) -> PartAnswer | None:
         """The answer of a part."""
@@ -61,5 +78,6 @@ class DiskNotes:
 
     async def add_answer(self, part: int, answer: PartAnswer) -> None:
         """Keeps a part's answer; on the disk when it returns."""
-        await asyncio.to_thread(self._runs.add_part_answer, self._run_id, part, answer)
+        async with self._writing:
+            await asyncio.to_thread(self._runs.add_part_answer, self._run_id, part, answer)
         self._answers[part] = answer

@@ -35,17 +35,20 @@ from coa.run_format import (
     PartAnswer,
     RunPlan,
     StoredNote,
+    StoredStep,
     answer_from_json,
     document_from_json,
     note_from_json,
     part_answer_from_json,
     plan_from_json,
     plan_to_json,
+    step_from_json,
 )
 from coa.types import Answer, Document, Note
 
-__all__ = ["Part", "PartAnswer", "RunPlan", "RunRecord", "RunState", "RunStore", "StoredNote"]
+__all__ = ["Part", "PartAnswer", "RunPlan", "RunRecord", "RunState", "RunStore", "StoredNote", "StoredStep", "Task"]
 
+Task = Literal["ask", "summarize", "structure", "check"]
 RunState = Literal["running", "interrupted", "drained", "failed", "done", "partial"]
 """A stored "running" without a process that holds the lock reads as "interrupted": it was killed."""
 _LOCK_TRIES = 5
@@ -57,7 +60,7 @@ class RunRecord:
     """A run as `coa runs` lists it."""
 
     run_id: str
-    task: Literal["ask", "summarize"]
+    task: Task
     state: RunState
     created: str
     updated: str
@@ -158,7 +161,7 @@ class RunStore:
     def notes(self, run_id: str) -> list[Note]:
         """The units after each chunk, in reading order."""
         return [
-            Note(chunk=n.chunk, text=n.text, informative=n.informative)
+            Note(chunk=n.chunk, text=n.text, informative=n.informative, path=n.path)
             for n in self.stored_notes(run_id)
             if n.cause is None
         ]
@@ -170,7 +173,8 @@ class RunStore:
 
     def n_done(self, run_id: str) -> int:
         """Chunks that are finished."""
-        return len(self.stored_notes(run_id))
+        part_of = {(n.part, n.chunk) for n in self.stored_notes(run_id)}
+        return len(part_of) or len({chunk for step in self.stored_steps(run_id) for chunk in step.chunks})
 
     def add_note(self, run_id: str, note: StoredNote) -> None:
         """Stores a finished chunk. Raises: StorageError."""
@@ -179,6 +183,15 @@ class RunStore:
     def add_part_answer(self, run_id: str, part: int, answer: PartAnswer) -> None:
         """Stores the answer of one part. Raises: StorageError."""
         append_line(self.path(run_id) / "notes.jsonl", {"kind": "answer", "part": part, **asdict(answer)})
+
+    def add_step(self, run_id: str, step: StoredStep) -> None:
+        """Stores a finished step. Raises: StorageError."""
+        append_line(self.path(run_id) / "notes.jsonl", {"kind": "step", **asdict(step)})
+
+    def stored_steps(self, run_id: str) -> list[StoredStep]:
+        """The finished steps, in the order that they ended in."""
+        lines = read_lines(self.path(run_id) / "notes.jsonl")
+        return [step_from_json(line) for line in lines if line.get("kind") == "step"]
 
     def part_answers(self, run_id: str) -> dict[int, PartAnswer]:
         """The answer of each part that has one."""

@@ -4,21 +4,24 @@
 """
 
 from coa.graphs.chain import build_chain
-from coa.graphs.context import Answering, InMemoryNotes, NoteStore, ReadContext, Reading
-from coa.graphs.registry import STRATEGIES, Strategy, strategy
-from coa.graphs.state import ChainInput, ChainOutput, ChainState
+from coa.graphs.context import Answering, InMemoryNotes, NoteStore, ReadContext, Reading, ReadOptions
+from coa.graphs.registry import STRATEGIES, Strategy, strategies, strategy
+from coa.graphs.state import STATE_VERSION, ReadInput, ReadOutput, ReadState
 
 __all__ = [
+    "STATE_VERSION",
     "STRATEGIES",
     "Answering",
-    "ChainInput",
-    "ChainOutput",
-    "ChainState",
     "InMemoryNotes",
     "NoteStore",
     "ReadContext",
+    "ReadInput",
+    "ReadOptions",
+    "ReadOutput",
+    "ReadState",
     "Reading",
     "Strategy",
     "build_chain",
+    "strategies",
     "strategy",
 ]

@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
 
 from coa.agents import ManagerReply, WorkerReply
+from coa.errors import ConfigError
 from coa.llm.budget import Budget, Demand
 from coa.llm.chat import OnText
-from coa.runs import Part, PartAnswer, StoredNote
-from coa.types import Chunk, CommunicationUnit, Usage
+from coa.runs import Part, PartAnswer, StoredNote, StoredStep
+from coa.types import Chunk, CommunicationUnit, Document, Usage
 
-__all__ = ["Answering", "Demanding", "InMemoryNotes", "Interrupted", "NoteStore", "ReadContext", "Reading"]
-
+__all__ = [
+    "Answering",
+    "Demanding",
+    "InMemoryNotes",
+    "Interrupted",
+    "NoteStore",
+    "ReadContext",
+    "ReadOptions",
+    "Reading",
+]
 
 _T = TypeVar("_T")
 
@@ -53,12 +62,20 @@ class Answering(Protocol):
 class NoteStore(Protocol):
     """Keeps what was paid for. A node asks it before it calls a model, and tells it before the graph goes on."""
 
-    async def note(self, part: int, chunk: int) -> StoredNote | None:
-        """What became of a chunk; None when it has not been finished."""
+    async def note(self, part: int, chunk: int, path: str = "") -> StoredNote | None:
+        """What became of a chunk on a chain; None when it has not been finished."""
         ...
 
     async def add_note(self, note: StoredNote) -> None:
         """Keeps a finished chunk; durable when it returns."""
+        ...
+
+    async def step(self, key: str) -> StoredStep | None:
+        """What became of a step; None when it has not been finished."""
+        ...
+
+    async def add_step(self, step: StoredStep) -> None:
+        """Keeps a finished step; durable when it returns."""
         ...
 
     async def answer(self, part: int) -> PartAnswer | None:
@@ -69,21 +86,43 @@ class NoteStore(Protocol):
         """Keeps a part's answer; durable when it returns."""
         ...
 
+    def all_notes(self) -> Sequence[StoredNote]:
+        """Every note so far, in reading order, path by path."""
+        ...
+
+    def all_steps(self) -> Sequence[StoredStep]:
+        """Every step so far."""
+        ...
+
+    def all_answers(self) -> Mapping[int, PartAnswer]:
+        """The answers so far, by part."""
+        ...
+
 
 @dataclass
 class InMemoryNotes:
     """A `NoteStore` for hosts that keep results elsewhere, and for tests."""
 
-    notes: dict[tuple[int, int], StoredNote] = field(default_factory=dict)
+    notes: dict[tuple[str, int, int], StoredNote] = field(default_factory=dict)
+    """By path, part and chunk."""
+    steps: dict[str, StoredStep] = field(default_factory=dict)
     answers: dict[int, PartAnswer] = field(default_factory=dict)
 
-    async def note(self, part: int, chunk: int) -> StoredNote | None:
+    async def note(self, part: int, chunk: int, path: str = "") -> StoredNote | None:
         """What became of a chunk."""
-        return self.notes.get((part, chunk))
+        return self.notes.get((path, part, chunk))
 
     async def add_note(self, note: StoredNote) -> None:
         """Keeps a finished chunk."""
-        self.notes[note.part, note.chunk] = note
+        self.notes[note.path, note.part, note.chunk] = note
+
+    async def step(self, key: str) -> StoredStep | None:
+        """What became of a step."""
+        return self.steps.get(key)
+
+    async def add_step(self, step: StoredStep) -> None:
+        """Keeps a finished step."""
+        self.steps[step.key] = step
 
     async def answer(self, part: int) -> PartAnswer | None:
         """The answer of a part."""
@@ -93,16 +132,52 @@ class InMemoryNotes:
         """Keeps a part's answer."""
         self.answers[part] = answer
 
+    def all_notes(self) -> Sequence[StoredNote]:
+        """Every note so far."""
+        return [self.notes[key] for key in sorted(self.notes)]
+
+    def all_steps(self) -> Sequence[StoredStep]:
+        """Every step so far."""
+        return list(self.steps.values())
+
+    def all_answers(self) -> Mapping[int, PartAnswer]:
+        """The answers so far."""
+        return dict(self.answers)
+
+
+@dataclass(frozen=True, slots=True)
+class ReadOptions:
+    """How a strategy is to go about it; see the settings of the same names."""
+
+    passes: int = 1
+    demos: Literal["none", "recycled"] = "none"
+    paths: int = 3
+    choose: Literal["judge", "vote"] = "judge"
+    rounds: int = 2
+    top_k: int = 10
+    preselect: Literal["auto", "never", "always"] = "auto"
+    review: bool = False
+    verify: bool = True
+    max_parallel: int = 8
+    """Steps that are taken side by side before the graph's state is stored: what a drain waits for."""
+    quotes: bool = False
+    """True when code picks the sentences, because the model is too small to name them."""
+
 
 @dataclass
 class ReadContext:
-    """The runtime context of reading graphs."""
+    """The runtime context of all reading graphs."""
 
     parts: Sequence[Part]
     """At least one, each with at least one chunk."""
-    worker: Reading
-    manager: Answering
-    notes: NoteStore
+    worker: Reading | None = None
+    manager: Answering | None = None
+    notes: NoteStore = field(default_factory=InMemoryNotes)
+    document: Document | None = None
+    """What the chunks were cut from; citations need it."""
+    agents: Mapping[str, object] = field(default_factory=dict)
+    """Agents besides worker and manager, by role: "retriever", "reasoner", "structurizer", "judge", "checker"."""
+    options: ReadOptions = field(default_factory=ReadOptions)
     budget: Budget = field(default_factory=Budget)
     spent: Usage = field(default_factory=Usage)
     """Of the whole run, earlier processes included; the nodes keep it up to date."""
@@ -111,36 +186,62 @@ class ReadContext:
     """The most that a read can take, for the budget, where the worker is not `Demanding`."""
     manager_demand: Demand = field(default_factory=Demand)
     """The most that an answer can take."""
-    _call: asyncio.Task[Any] | None = field(default=None, init=False, repr=False)
+    _calls: set[asyncio.Task[Any]] = field(default_factory=set, init=False, repr=False)
+    _in_flight: Demand = field(default_factory=lambda: Demand(0), init=False, repr=False)
     _interrupted: bool = field(default=False, init=False, repr=False)
 
-    def demand(self, chunk: Chunk, query: str | None, unit: CommunicationUnit) -> Demand:
+    def agent(self, role: str, kind: type[_T]) -> _T:
+        """The agent of that role. Raises: ConfigError where there is none or it is not a `kind` (a protocol that
+        is checkable at run time)."""
+        found = self.agents.get(role)
+        if not isinstance(found, kind):
+            what = "has none" if found is None else f"has a {type(found).__name__}"
+            raise ConfigError(
+                f"this graph needs a {role} and its context {what}.", hint=f"Put one into ReadContext.agents[{role!r}]."
+            )
+        return found
+
+    def demand(self, worker: Reading, chunk: Chunk, query: str | None, unit: CommunicationUnit) -> Demand:
         """The most that reading `chunk` can take."""
-        if isinstance(self.worker, Demanding):
-            return self.worker.demand(chunk, query, unit)
+        if isinstance(worker, Demanding):
+            return worker.demand(chunk, query, unit)
         return self.worker_demand
 
+    def reserve(self, demand: Demand) -> str | None:
+        """Why a step that takes `demand` at most may not be begun; None when it may, and then it counts as under
+        way until `release`. The answer's share stays free."""
+        refusal = self.budget.refusal(self.spent, demand.plus(self._in_flight), self.manager_demand)
+        if refusal is None:
+            self._in_flight = self._in_flight.plus(demand)
+        return refusal
+
+    def release(self, demand: Demand, spent: Usage) -> None:
+        """Ends what `reserve` began, with what it took."""
+        self._in_flight = self._in_flight.minus(demand)
+        self.spent = self.spent.merged(spent)
+
     async def calling(self, call: Coroutine[Any, Any, _T]) -> _T:
-        """The result of a model call that `interrupt` can break off. Raises: Interrupted then."""
+        """The result of model calls that `interrupt` can break off. Raises: Interrupted then."""
         if self._interrupted:
             call.close()
             raise Interrupted
         task = asyncio.create_task(call)
-        self._call = task
+        self._calls.add(task)
         try:
             return await task
         except asyncio.CancelledError:
             if self._interrupted:
                 raise Interrupted from None
+            task.cancel()
             raise
         finally:
-            self._call = None
+            self._calls.discard(task)
 
     def interrupt(self) -> None:
-        """Breaks off the call in hand and lets no other begin; what a node has in hand besides is finished."""
+        """Breaks off the calls in hand and lets no other begin; what a node has in hand besides is finished."""
         self._interrupted = True
-        if self._call is not None:
-            self._call.cancel()
+        for call in self._calls:
+            call.cancel()
 
     @property
     def n_chunks(self) -> int:

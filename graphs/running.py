@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,13 +14,18 @@ from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 from langgraph.errors import GraphDrained
 from langgraph.graph import StateGraph
 from langgraph.runtime import RunControl
+from langgraph.types import Command, StateSnapshot
 
-from coa.errors import RunDrained, StorageError
+from coa.errors import ReviewNeeded, RunDrained, StorageError
 from coa.events import Event
 from coa.graphs.context import ReadContext
-from coa.graphs.state import ChainInput
+from coa.graphs.state import STATE_VERSION, ReadInput, ReadOutput
 
 __all__ = ["run_graph"]
+
+# A guard against graphs that go round in circles, well above what any strategy takes.
+_STEPS_PER_CHUNK = 20
+_MORE_STEPS = 200
 
 
 async def run_graph(
@@ -32,26 +37,30 @@ async def run_graph(
     checkpoints: Path,
     on_event: Callable[[Event], None],
     on_control: Callable[[Callable[[str], None]], None],
-) -> str | None:
-    """Why the budget stopped the run, or None; goes on from the last checkpoint when there is one.
+    review: object = None,
+) -> ReadOutput:
+    """What the graph ends with; goes on from the last checkpoint when there is one.
+
+    `review` answers a graph that waits for a person (`ReviewNeeded`), in the form that its interrupt asks for.
 
     `on_control` is given a function that drains the run: the step in hand is finished and checkpointed. A
     cancellation breaks off the model call in hand and lets the graph end by itself: one that is cancelled
     from outside leaves half a transaction, or a checkpoint that says it was at its end.
 
-    Raises: RunDrained then, StorageError, whatever the nodes raise otherwise.
+    Raises: RunDrained then, ReviewNeeded, StorageError, whatever the nodes raise otherwise.
     """
     control = RunControl()
     on_control(control.request_drain)
     running = asyncio.create_task(
         _run(
             graph,
-            ChainInput(question=question),
+            ReadInput(question=question),
             context=context,
             run_id=run_id,
             checkpoints=checkpoints,
             on_event=on_event,
             control=control,
+            review=review,
         )
     )
     try:
@@ -69,30 +78,33 @@ async def run_graph(
 
 async def _run(
     graph: StateGraph[Any, Any, Any, Any],
-    start: ChainInput,
+    start: ReadInput,
     *,
     context: ReadContext,
     run_id: str,
     checkpoints: Path,
     on_event: Callable[[Event], None],
     control: RunControl,
-) -> str | None:
+    review: object,
+) -> ReadOutput:
     config: RunnableConfig = {
         "configurable": {"thread_id": run_id},
-        "recursion_limit": context.n_chunks + len(context.parts) + 10,
+        "recursion_limit": _STEPS_PER_CHUNK * (context.n_chunks + len(context.parts)) + _MORE_STEPS,
     }
     async with _storage_errors(checkpoints), AsyncSqliteSaver.from_conn_string(str(checkpoints)) as saver:
         compiled = graph.compile(checkpointer=saver, name=run_id)
         before = await compiled.aget_state(config)
-        fresh = not before.values
-        if not fresh and not before.next and not _at_end(before.values, context):
+        given: Any = Command(resume=review) if before.interrupts else None
+        if before.values and not _goes_on(before):
             # Nothing is lost: what was read is in the note store, and no call is made for it again.
             await saver.adelete_thread(run_id)
-            fresh = True
-        if fresh or before.next:
+            before = await compiled.aget_state(config)
+        if before.interrupts and review is None:
+            raise _review_needed(before, run_id)
+        if not before.values.get("finished"):
             try:
                 async for event in compiled.astream(
-                    start if fresh else None,
+                    given if before.values else start,
                     config,
                     context=context,
                     stream_mode="custom",
@@ -107,15 +119,25 @@ async def _run(
                     hint=f"Go on with: coa resume {run_id}",
                 ) from drained
         after = await compiled.aget_state(config)
-    stopped: str | None = after.values.get("stopped")
-    return stopped
+        if after.interrupts:
+            raise _review_needed(after, run_id)
+    return cast("ReadOutput", {key: after.values.get(key) for key in ReadOutput.__annotations__})
 
 
-def _at_end(values: Mapping[str, Any], context: ReadContext) -> bool:
-    """True where the state is that of a chain that was read and answered, or stopped by its budget and answered."""
-    if values.get("part", 0) >= len(context.parts):
-        return True
-    return values.get("stopped") is not None and values.get("position") == 0
+def _goes_on(state: StateSnapshot) -> bool:
+    """True where the checkpoint is one of this version's, and at its end only if it says so itself."""
+    if state.values.get("version") != STATE_VERSION:
+        return False
+    return bool(state.next) or bool(state.values.get("finished"))
+
+
+def _review_needed(state: StateSnapshot, run_id: str) -> ReviewNeeded:
+    return ReviewNeeded(
+        "the run waits for a person to look at it.",
+        run_id=run_id,
+        payload=state.interrupts[0].value,
+        hint=f"Go on with: coa resume {run_id}",
+    )
 
 
 @contextlib.asynccontextmanager

@@ -6,41 +6,104 @@ kilobytes a step. Plain types only: what a checkpoint gives back is lists and di
 
 from __future__ import annotations
 
+from typing import Literal
+
 from typing_extensions import TypedDict
 
-__all__ = ["ChainInput", "ChainOutput", "ChainState", "SkippedState"]
+from coa.types import CitationStatus, Verdict
+
+__all__ = [
+    "STATE_VERSION",
+    "ChainState",
+    "CitationState",
+    "ClaimState",
+    "CoverageState",
+    "ReadInput",
+    "ReadOutput",
+    "ReadState",
+    "SkippedState",
+]
+
+STATE_VERSION = 2
+"""Of every reading graph's state. A checkpoint of another version is not gone on with: the graph starts over, and
+finds in the note store what was paid for."""
 
 
 class SkippedState(TypedDict):
     """A chunk that no note came from."""
 
-    part: int
     index: int
+    """Over the whole run."""
     cause: str
 
 
-class ChainInput(TypedDict):
-    """What a chain starts from."""
+class CoverageState(TypedDict):
+    """`coa.types.Coverage`."""
+
+    chunks: int
+    read: int
+    skipped: list[SkippedState]
+    unselected: int
+
+
+class CitationState(TypedDict):
+    """`coa.types.Citation`."""
+
+    quote: str
+    start: int
+    end: int
+    chapter: str | None
+    page: int | None
+    status: CitationStatus
+    origin: Literal["model", "located"]
+    score: float | None
+
+
+class ClaimState(TypedDict):
+    """`coa.types.Claim`."""
+
+    text: str
+    citations: list[int]
+
+
+class ReadInput(TypedDict):
+    """What every reading graph starts from."""
 
     question: str | None
     """None asks for a summary."""
 
 
-class ChainOutput(TypedDict):
-    """What a chain ends with; the answers' texts lie in the context's note store."""
+class ReadOutput(TypedDict):
+    """What every reading graph ends with."""
 
-    skipped: list[SkippedState]
+    answer: str
+    """With `[1]`, `[2]` for its citations; with sentence ids where the context has no document."""
+    citations: list[CitationState]
+    claims: list[ClaimState]
+    quotes_not_found: int
+    coverage: CoverageState
+    verdict: Verdict | None
     stopped: str | None
-    """Why reading ended early (a limit of the budget); None when everything was read."""
+    """Why reading ended early (a limit of the budget); None when all was done."""
+    warnings: list[str]
 
 
-class ChainState(ChainInput, ChainOutput):
+class ReadState(ReadInput, ReadOutput, total=False):
+    """What the states of all reading graphs have."""
+
+    version: int
+    finished: bool
+    part: int
+    """The part being read; as many as there are parts when all are answered."""
+    position: int
+    """Where in the part."""
+
+
+class ChainState(ReadState, total=False):
     """Where a chain stands."""
 
-    part: int
-    """The part being read; as many as there are parts when the chain is at its end."""
-    position: int
-    """The next chunk of the part."""
+    reading: int
+    """Which pass over the part, from 1."""
     unit_text: str
     unit_chunk: int
     """The last chunk that changed the unit; -1 for none."""

@@ -22,6 +22,22 @@ class Demand:
         """In and out together."""
         return self.prompt_tokens + self.completion_tokens
 
+    def plus(self, other: Demand) -> Demand:
+        """What both take."""
+        return Demand(
+            self.calls + other.calls,
+            self.prompt_tokens + other.prompt_tokens,
+            self.completion_tokens + other.completion_tokens,
+        )
+
+    def minus(self, other: Demand) -> Demand:
+        """What is left of this without `other`."""
+        return Demand(
+            self.calls - other.calls,
+            self.prompt_tokens - other.prompt_tokens,
+            self.completion_tokens - other.completion_tokens,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Prices:

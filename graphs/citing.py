@@ -1,0 +1,160 @@
+"""The end of every reading graph: from the parts' answers to one text with citations, and what it rests on."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any, cast
+
+from langgraph.graph import END, StateGraph
+from langgraph.runtime import Runtime
+
+from coa.agents import Grounding, Reference, ground, quotes_of
+from coa.agents.manager import NOTHING_FOUND
+from coa.graphs.context import ReadContext
+from coa.graphs.state import (
+    STATE_VERSION,
+    CitationState,
+    ClaimState,
+    CoverageState,
+    ReadOutput,
+    ReadState,
+    SkippedState,
+)
+from coa.runs import PartAnswer
+from coa.types import Citation, Claim, CommunicationUnit, Document, Verdict
+
+__all__ = ["add_citing", "coverage_of", "started"]
+
+_LITTLE_SUPPORT = 0.5
+
+
+def started(question: str | None) -> ReadState:
+    """The state that every reading graph begins with."""
+    state = {
+        "version": STATE_VERSION,
+        "finished": False,
+        "question": question,
+        "part": 0,
+        "position": 0,
+        "stopped": None,
+    }
+    return cast("ReadState", state)  # the output's keys come with the last node
+
+
+def add_citing(graph: StateGraph[Any, ReadContext, Any, Any]) -> str:
+    """Adds the last node and its edge to the end; its name, for the edges that lead to it."""
+    graph.add_node("cite", _cite)
+    graph.add_edge("cite", END)
+    return "cite"
+
+
+async def _cite(state: ReadState, runtime: Runtime[ReadContext]) -> dict[str, object]:
+    """Puts the answer together from the note store; makes no call."""
+    output = await asyncio.to_thread(_output, runtime.context, state.get("question"), state.get("stopped"))
+    return {**output, "finished": True}
+
+
+def _output(context: ReadContext, question: str | None, stopped: str | None) -> ReadOutput:
+    answers = context.notes.all_answers()
+    texts: list[str] = []
+    citations: list[Citation] = []
+    claims: list[Claim] = []
+    warnings: list[str] = []
+    verdicts: list[Verdict] = []
+    not_found = 0
+    for at in sorted(answers):
+        part, answer = context.parts[at], answers[at]
+        if answer.verdict is not None:
+            verdicts.append(answer.verdict)
+        if context.document is None:
+            text = answer.text
+        else:
+            grounding = _grounded(context, context.document, at, answer, question=question, first=len(citations) + 1)
+            text = grounding.text
+            citations.extend(grounding.citations)
+            warnings.extend(_doubts(answer, grounding.support, part.title))
+        texts.append(text if part.title is None else f"## {part.title}\n\n{text}")
+    return ReadOutput(
+        answer="\n\n".join(texts),
+        citations=[cast("CitationState", asdict(c)) for c in citations],
+        claims=[ClaimState(text=c.text, citations=list(c.citations)) for c in claims],
+        quotes_not_found=not_found,
+        coverage=coverage_of(context, unread="not read" if stopped is None else f"stopped by {stopped}"),
+        verdict=verdicts[0] if len(set(verdicts)) == 1 else None,
+        stopped=stopped,
+        warnings=warnings,
+    )
+
+
+def _grounded(
+    context: ReadContext, document: Document, part: int, answer: PartAnswer, *, question: str | None, first: int
+) -> Grounding:
+    """The part's answer with its citations; "nothing found" has none, whatever words it shares with a sentence."""
+    if answer.text == NOTHING_FOUND:
+        return Grounding(answer.text, (), None)
+    return ground(
+        answer.text,
+        document=document,
+        chunks=context.parts[part].chunks,
+        question=question,
+        first=first,
+        quoted=_candidates(context, part) if context.options.quotes else None,
+    )
+
+
+def _candidates(context: ReadContext, part: int) -> list[Reference]:
+    """The sentences of the last unit of each of the part's chains, best first."""
+    last = {n.path: n for n in context.notes.all_notes() if n.part == part}
+    kept = [q for n in last.values() for q in quotes_of(CommunicationUnit(n.text, n.unit_chunk))]
+    return list(dict.fromkeys(q.reference for q in sorted(kept, key=lambda q: -q.score)))
+
+
+def _doubts(answer: PartAnswer, support: float | None, title: str | None) -> list[str]:
+    where = "" if title is None else f" of {title!r}"
+    found = []
+    if answer.truncated:
+        found.append(f"the reply{where} was cut off at its limit; raise --answer-tokens.")
+    if support is not None and support < _LITTLE_SUPPORT and answer.usage.calls:
+        found.append(
+            f"only {support:.0%} of the reply's own words{where} stand in the cited places: "
+            "check it before you rely on it."
+        )
+    return found
+
+
+def coverage_of(context: ReadContext, *, unread: str) -> CoverageState:
+    """What was read, by what the note store holds: a chunk counts as read when a note or step came of it.
+
+    `unread` is the cause of chunks that nothing was tried with, apart from those that a selection left out.
+    """
+    read: set[int] = set()
+    causes: dict[int, str] = {}
+    for note in context.notes.all_notes():
+        _book(read, causes, [context.ordinal(note.part, note.chunk)], note.cause)
+    selected: set[int] | None = None
+    for step in context.notes.all_steps():
+        _book(read, causes, step.chunks, step.cause)
+        if step.selected is not None:
+            selected = {*(selected or ()), *step.selected}
+    skipped: list[SkippedState] = []
+    unselected = 0
+    for ordinal in range(context.n_chunks):
+        if ordinal in read:
+            continue
+        if ordinal in causes:
+            skipped.append(SkippedState(index=ordinal, cause=causes[ordinal]))
+        elif selected is not None and ordinal not in selected:
+            unselected += 1
+        else:
+            skipped.append(SkippedState(index=ordinal, cause=unread))
+    return CoverageState(chunks=context.n_chunks, read=len(read), skipped=skipped, unselected=unselected)
+
+
+def _book(read: set[int], causes: dict[int, str], ordinals: Sequence[int], cause: str | None) -> None:
+    for ordinal in ordinals:
+        if cause is None:
+            read.add(ordinal)
+        else:
+            causes[ordinal] = cause

@@ -1,0 +1,99 @@
+"""What strategies take, worked out before the first call."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from coa.agents.quoting import QUOTE_ANSWER_TOKENS, QUOTES_KEPT
+from coa.graphs.context import ReadOptions
+from coa.limits import Limits
+from coa.runs import RunPlan
+
+__all__ = ["Estimate", "Estimating", "Forecast", "added", "chain_estimate"]
+
+_BLOCK_TOKENS = 64
+# Notes grow over the first chunks and then stay near their cap; replies of small models stay under it.
+_NOTES_SHARE = 0.6
+# Three sentences, the instruction and the chat template.
+_SHORTEN_TOKENS = 120
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """Tokens of a plan."""
+
+    calls: int
+    prompt_tokens: int
+    completion_tokens_max: int
+    cacheable_tokens: int
+    """Of `prompt_tokens`, those in reading prefixes, in whole blocks: what a prefix cache can save."""
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """What an estimate goes by."""
+
+    plan: RunPlan
+    limits: Limits
+    options: ReadOptions
+    question_tokens: int | None
+    """None for a summary."""
+
+    @property
+    def tail_tokens(self) -> int:
+        """Of a worker's prompt after the reading prefix."""
+        notes = int(self.limits.note_tokens * _NOTES_SHARE)
+        return self.limits.template_tokens + (self.question_tokens or 0) + notes
+
+    @property
+    def cacheable_tokens(self) -> int:
+        """Of one reading of every chunk."""
+        return sum(c.n_tokens - c.n_tokens % _BLOCK_TOKENS for p in self.plan.parts for c in p.chunks)
+
+    def readings(self, times: int, *, out: int | None = None) -> Estimate:
+        """Of reading every chunk so many times, each reply of at most `out` tokens (a note's where None)."""
+        n_chunks = self.plan.n_chunks * times
+        return Estimate(
+            calls=n_chunks,
+            prompt_tokens=self.plan.n_tokens * times + n_chunks * self.tail_tokens,
+            completion_tokens_max=n_chunks * (self.limits.note_tokens if out is None else out),
+            cacheable_tokens=self.cacheable_tokens * times,
+        )
+
+    def answers(self, times: int = 1) -> Estimate:
+        """Of so many answers for each part, from notes."""
+        calls = len(self.plan.parts) * times
+        return Estimate(calls, calls * self.tail_tokens, calls * self.limits.answer_tokens, 0)
+
+
+Estimating = Callable[[Forecast], Estimate]
+
+
+def added(*estimates: Estimate) -> Estimate:
+    """The sum."""
+    return Estimate(
+        sum(e.calls for e in estimates),
+        sum(e.prompt_tokens for e in estimates),
+        sum(e.completion_tokens_max for e in estimates),
+        sum(e.cacheable_tokens for e in estimates),
+    )
+
+
+def chain_estimate(forecast: Forecast) -> Estimate:
+    """Of the chain."""
+    if forecast.options.quotes:
+        return _quotes(forecast)
+    return added(forecast.readings(forecast.options.passes), forecast.answers())
+
+
+def _quotes(forecast: Forecast) -> Estimate:
+    """A call for each sentence that enters the best few; in n chunks of like worth that is k + k ln(n / k)."""
+    if forecast.question_tokens is None:
+        return Estimate(0, 0, 0, 0)
+    kept = QUOTES_KEPT
+    per_part = (kept + kept * math.log(max(1.0, len(p.chunks) / kept)) for p in forecast.plan.parts)
+    calls = round(sum(per_part))
+    prompt = calls * (_SHORTEN_TOKENS + forecast.question_tokens)
+    return Estimate(calls, prompt, calls * QUOTE_ANSWER_TOKENS, 0)
