@@ -10,16 +10,16 @@ from typing import NamedTuple
 
 from coa.agents.bounded import bounded_prose
 from coa.agents.languages import is_wide, write_in
+from coa.agents.nothing_found import NOTHING_FOUND, nothing_found, question_language
 from coa.agents.prompting import PromptTemplate
 from coa.limits import Limits, ReadingProfile
 from coa.llm.chat import ChatModel, Decoding, OnText
 from coa.reading import Prompt, harmless
 from coa.types import CommunicationUnit, Usage
 
-__all__ = ["Manager", "ManagerReply"]
+__all__ = ["NOTHING_FOUND", "Manager", "ManagerReply", "nothing_found_reply"]
 
 _REPEAT_PENALTY = 1.1
-NOTHING_FOUND = "The text does not say."
 
 
 class ManagerReply(NamedTuple):
@@ -71,9 +71,7 @@ class Manager:
         Where no worker found anything there is nothing to ask a model about: the reply says so, without a call.
         """
         if not unit.text:
-            if on_text is not None:
-                on_text(NOTHING_FOUND)
-            return ManagerReply(NOTHING_FOUND, False, Usage())
+            return nothing_found_reply(query, self._language, on_text)
         common = {"notes": harmless(unit.text), "language": write_in(self._language)}
         tail = (
             self._without.render(words=str(self._words), **common)
@@ -91,6 +89,14 @@ class Manager:
         completion = await self.model.complete(Prompt(tail=tail), decoding, on_text=on_text)
         usage = Usage().plus(completion.usage, seconds=completion.seconds)
         return ManagerReply(completion.text, completion.finish_reason == "length", usage)
+
+
+def nothing_found_reply(query: str | None, language: str | None, on_text: OnText | None = None) -> ManagerReply:
+    """That the text does not say, in `language`, else in the question's; made without a call."""
+    text = nothing_found(language or question_language(query or ""))
+    if on_text is not None:
+        on_text(text)
+    return ManagerReply(text, False, Usage())
 
 
 def _templates(profile: ReadingProfile) -> tuple[PromptTemplate, PromptTemplate]:

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from coa.agents.lexical import SentenceRanker, content_words
-from coa.agents.manager import NOTHING_FOUND, ManagerReply
+from coa.agents.manager import ManagerReply, nothing_found_reply
 from coa.agents.prompting import PromptTemplate
 from coa.agents.references import Reference, without_references
 from coa.agents.worker import WorkerReply
@@ -210,8 +210,8 @@ class QuotingManager:
         """The answer, with the ids of its sentences; makes no call."""
         quotes = quotes_of(unit)
         if not quotes:
-            text = NOTHING_FOUND
-        elif query is None:
+            return nothing_found_reply(query, None, on_text)
+        if query is None:
             chosen = _thinned(quotes, max(1, round(self._words / _WORDS_PER_SENTENCE)))
             text = " ".join(f"{q.text} {q.reference}" for q in chosen)
         else:
