@@ -11,7 +11,7 @@ from langgraph.graph import END, StateGraph
 from langgraph.runtime import Runtime
 
 from coa.agents import Grounding, Reference, ground, quotes_of
-from coa.agents.manager import NOTHING_FOUND
+from coa.agents.nothing_found import is_nothing_found
 from coa.graphs.context import ReadContext
 from coa.graphs.state import (
     STATE_VERSION,
@@ -25,7 +25,7 @@ from coa.graphs.state import (
 from coa.runs import PartAnswer
 from coa.types import Citation, Claim, CommunicationUnit, Document, Verdict
 
-__all__ = ["add_citing", "coverage_of", "started"]
+__all__ = ["add_citing", "cited", "coverage_of", "started"]
 
 _LITTLE_SUPPORT = 0.5
 
@@ -52,11 +52,15 @@ def add_citing(graph: StateGraph[Any, ReadContext, Any, Any]) -> str:
 
 async def _cite(state: ReadState, runtime: Runtime[ReadContext]) -> dict[str, object]:
     """Puts the answer together from the note store; makes no call."""
-    output = await asyncio.to_thread(_output, runtime.context, state.get("question"), state.get("stopped"))
+    output = await asyncio.to_thread(cited, runtime.context, state.get("question"), state.get("stopped"))
     return {**output, "finished": True}
 
 
-def _output(context: ReadContext, question: str | None, stopped: str | None) -> ReadOutput:
+def cited(context: ReadContext, question: str | None, stopped: str | None = None) -> ReadOutput:
+    """What a reading graph ends with, by what the note store holds; `stopped` is the limit that ended the reading.
+
+    Blocking: it ranks the sentences of the whole document.
+    """
     answers = context.notes.all_answers()
     texts: list[str] = []
     citations: list[Citation] = []
@@ -92,7 +96,7 @@ def _grounded(
     context: ReadContext, document: Document, part: int, answer: PartAnswer, *, question: str | None, first: int
 ) -> Grounding:
     """The part's answer with its citations; "nothing found" has none, whatever words it shares with a sentence."""
-    if answer.text == NOTHING_FOUND:
+    if is_nothing_found(answer.text):
         return Grounding(answer.text, (), None)
     return ground(
         answer.text,
