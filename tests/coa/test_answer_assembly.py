@@ -7,8 +7,10 @@ from pathlib import Path
 from coa.answering import assembled
 from coa.chunking import chunk_document
 from coa.documents import read_document
+from coa.graphs import InMemoryNotes, ReadContext
+from coa.graphs.citing import cited, coverage_of
 from coa.run_notes import DiskNotes
-from coa.runs import Part, PartAnswer, RunPlan, RunRecord, RunStore, StoredNote
+from coa.runs import Part, PartAnswer, RunPlan, RunRecord, RunStore, StoredNote, StoredStep
 from coa.stopping import StopSignal
 from coa.tokens import EstimatedTokens
 from coa.types import Answer, Usage
@@ -34,7 +36,9 @@ def _answer(
     for part, reply in enumerate(replies):
         runs.add_part_answer("r", part, reply)
     stored = DiskNotes(runs, "r")
-    return assembled(record, document, plan, stored, quotes=False, stopped=stopped, warnings=("w", "w"), seconds=1.0)
+    context = ReadContext(plan.parts, notes=stored, document=document)
+    output = cited(context, "Who?", stopped)
+    return assembled(record, document, output, stored, quotes=False, warnings=("w", "w"), seconds=1.0)
 
 
 def _note(part: int, cause: str | None = None) -> StoredNote:
@@ -76,6 +80,18 @@ def test_what_a_limit_left_unread_is_put_down_to_it(tmp_path: Path) -> None:
         tmp_path, reply, notes=(_note(0), _note(1, "filtered")), titles=titles, stopped="the limit of 3 calls"
     )
     assert [s.cause for s in answer.coverage.skipped] == ["filtered", "stopped by the limit of 3 calls"]
+
+
+def test_chunks_that_a_selection_left_out_are_neither_read_nor_skipped(tmp_path: Path) -> None:
+    document = read_document(TEXT, name="b.txt")
+    chunks = tuple(chunk_document(document, budget=500, counter=EstimatedTokens())) * 3
+    notes = InMemoryNotes()
+    notes.steps["pick"] = StoredStep("pick", {}, selected=(0, 2))
+    notes.steps["evidence/0"] = StoredStep("evidence/0", {}, chunks=(0,))
+    notes.steps["evidence/2"] = StoredStep("evidence/2", {}, chunks=(2,), cause="filtered")
+    coverage = coverage_of(ReadContext([Part(None, chunks)], notes=notes), unread="not read")
+    assert (coverage["chunks"], coverage["read"], coverage["unselected"]) == (3, 1, 1)
+    assert coverage["skipped"] == [{"index": 2, "cause": "filtered"}]
 
 
 def test_a_stop_is_told_once_to_each_listener_early_or_late() -> None:

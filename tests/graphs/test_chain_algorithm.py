@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytest
+from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 
 from coa.agents import Manager, Worker, WorkerReply
 from coa.errors import BadOutput, ContentRefused, ModelError, ModelUnavailable, RunDrained, StorageError
 from coa.events import AnswerStarted, AnswerToken, ChunkRead, ChunkSkipped, ChunkStarted, Event
-from coa.graphs import InMemoryNotes, ReadContext, build_chain, strategy
+from coa.graphs import InMemoryNotes, ReadContext, ReadOptions, ReadOutput, build_chain, strategy
 from coa.graphs.context import Reading
 from coa.graphs.running import run_graph
 from coa.limits import FULL, Limits
@@ -63,6 +64,8 @@ class Run:
     drain: Callable[[str], None] = lambda reason: None
     worker: Callable[[ScriptedModel], Reading] = lambda model: Worker(model, LIMITS, FULL)
     worker_demand: Demand = field(default_factory=Demand)
+    passes: int = 1
+    output: ReadOutput | None = None
 
     async def __call__(
         self,
@@ -87,6 +90,7 @@ class Run:
             spent=spent,
             on_worker_failure=on_worker_failure,
             worker_demand=self.worker_demand,
+            options=ReadOptions(passes=self.passes),
             manager_demand=Demand(1, LIMITS.manager_tokens - LIMITS.answer_tokens, LIMITS.answer_tokens),
         )
 
@@ -97,7 +101,7 @@ class Run:
         def control(drain: Callable[[str], None]) -> None:
             self.drain = drain
 
-        return await run_graph(
+        output = await run_graph(
             build_chain(),
             question=question,
             context=context,
@@ -106,6 +110,8 @@ class Run:
             on_event=told,
             on_control=control,
         )
+        self.output = output
+        return output["stopped"]
 
 
 def _delete_checkpoints(folder: Path) -> None:
@@ -151,8 +157,8 @@ async def test_a_refusal_in_the_middle_keeps_the_evidence_to_the_answer(tmp_path
     run = Run(tmp_path, (_part(3),))
     await run(model)
     assert run.notes.answers[0].text == "ANSWER(Ada has the key [1.1].)"
-    assert [run.notes.notes[0, i].informative for i in range(3)] == [True, False, False]
-    assert [run.notes.notes[0, i].unit_chunk for i in range(3)] == [0, 0, 0]
+    assert [run.notes.notes["", 0, i].informative for i in range(3)] == [True, False, False]
+    assert [run.notes.notes["", 0, i].unit_chunk for i in range(3)] == [0, 0, 0]
 
 
 async def test_parts_are_read_and_answered_one_after_the_other_each_from_nothing(tmp_path: Path) -> None:
@@ -260,13 +266,40 @@ async def test_a_damaged_checkpoint_file_is_a_storage_error(tmp_path: Path) -> N
         await Run(tmp_path, (_part(1),))(_scripted())
 
 
-async def test_a_checkpoint_that_wrongly_says_it_is_at_the_end_is_not_believed(tmp_path: Path) -> None:
+async def _rewrite(folder: Path, change: dict[str, object]) -> None:
+    """Adds a checkpoint at the end whose state differs."""
+    async with AsyncSqliteSaver.from_conn_string(str(folder / "state.sqlite")) as saver:
+        compiled = build_chain().compile(checkpointer=saver)
+        await compiled.aupdate_state({"configurable": {"thread_id": "run"}}, change, as_node="cite")
+
+
+@pytest.mark.parametrize("change", [{"finished": False}, {"version": 1}], ids=["not finished", "older"])
+async def test_a_checkpoint_at_an_end_that_is_none_is_not_believed(tmp_path: Path, change: dict[str, object]) -> None:
     run = Run(tmp_path, (_part(2, "I"),))
     await run(_scripted())
-    run.parts = (*run.parts, _part(1, "II", mark="b"))
+    first = run.output
+    await _rewrite(tmp_path, change)
+    run.notes.answers.clear()
     model = _scripted()
     await run(model)
-    assert [_describe(c.prompt, c.decoding) for c in model.calls] == ["b0", "ANSWER(b0)"]
+    assert [_describe(c.prompt, c.decoding) for c in model.calls] == ["ANSWER(c0>c1)"]
+    assert run.output == first
+
+
+async def test_a_second_reading_begins_with_the_notes_of_the_first(tmp_path: Path) -> None:
+    run, model = Run(tmp_path, (_part(3),), passes=2), _scripted()
+    await run(model)
+    assert [_describe(c.prompt, c.decoding) for c in model.calls] == [
+        "c0",
+        "c0>c1",
+        "c0>c1>c2",
+        "c0>c1>c2>c0",
+        "c0>c1>c2>c0>c1",
+        "c0>c1>c2>c0>c1>c2",
+        "ANSWER(c0>c1>c2>c0>c1>c2)",
+    ]
+    assert run.output is not None
+    assert run.output["coverage"]["read"] == 3
 
 
 async def test_a_finished_run_makes_no_call_when_it_is_run_again(tmp_path: Path) -> None:
@@ -346,7 +379,7 @@ async def test_a_chunk_that_cannot_be_read_is_skipped_with_its_cause(tmp_path: P
     run = Run(tmp_path, (_part(3),))
     model = ScriptedModel(["A [1].", error, "A and B.", "ANSWER"])
     await run(model)
-    skipped = run.notes.notes[0, 1]
+    skipped = run.notes.notes["", 0, 1]
     assert skipped.cause == error.message
     assert (skipped.text, skipped.informative, skipped.unit_chunk) == ("A [1.1].", False, 0)
     assert skipped.usage == (error.usage or Usage())
@@ -358,7 +391,7 @@ async def test_where_failures_are_not_to_be_skipped_the_run_stops(tmp_path: Path
     run = Run(tmp_path, (_part(3),))
     with pytest.raises(ContentRefused):
         await run(ScriptedModel(["A.", ContentRefused("filtered")]), on_worker_failure="fail")
-    assert list(run.notes.notes) == [(0, 0)]
+    assert list(run.notes.notes) == [("", 0, 0)]
 
 
 @pytest.mark.slow
@@ -382,7 +415,7 @@ async def test_every_step_is_checkpointed_plainly_and_without_the_documents_text
     await run(ScriptedModel(respond=lambda p, d: "a note" if p.prefix else "ANSWER"))
     states = _states(tmp_path / "state.sqlite")
     positions = [s["position"] for s in states if "position" in s]
-    assert positions == [0, 1, 2, 3, 0], "start, three reads, answer"
+    assert positions == [0, 1, 2, 3, 0, 0], "start, three reads, answer, cite"
     for state in states:
         plain = {key: value for key, value in state.items() if not key.startswith(("branch:", "__"))}
         assert json.loads(json.dumps(plain)) == plain
@@ -399,7 +432,7 @@ async def test_checkpoints_stay_small_with_long_notes(tmp_path: Path) -> None:
 def test_strategies_are_found_by_name_and_misspelt_ones_are_explained() -> None:
     from coa.errors import ConfigError
 
-    assert strategy("chain").build().nodes.keys() == {"start", "read", "answer"}
+    assert strategy("chain").build().nodes.keys() == {"start", "read", "answer", "cite"}
     with pytest.raises(ConfigError, match="did you mean 'chain'"):
         strategy("chian")
 
