@@ -16,10 +16,12 @@ __all__ = ["Closed", "Region", "closed", "grounded", "regions", "repaired", "wit
 _OPENER = re.compile(r"\{|\[(?=\s*(?:[\"'“{\[\]\d-]|true|false|null|\Z))", re.IGNORECASE)
 """Of a list only with something of JSON's in it: prose has brackets of its own."""
 _CLOSES = {"{": "}", "[": "]"}
+_OPENS = {"}": "{", "]": "["}
 _FENCE = re.compile(r"^\s*```", re.MULTILINE)
 _ESCAPE = re.compile(r'\\(?:u([0-9a-fA-F]{4})|(["\\/bfnrt]))')
 _ESCAPED = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}
 _NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?")
+_HALF = re.compile("[\ud800-\udfff]")
 _SPACE = re.compile(r"\s+")
 _MAX_REGIONS = 16
 _MAX_REPAIRED_CHARS = 400_000
@@ -159,9 +161,16 @@ def without_last_item(value: object) -> list[Any] | None:
 
 def _decoded(text: str, start: int) -> tuple[Any, int | None]:
     try:
-        return _DECODER.raw_decode(text, start)
+        value, end = _DECODER.raw_decode(text, start)
     except (ValueError, RecursionError):
         return None, None
+    return (None, None) if _has_half_characters(value, text[start:end]) else (value, end)
+
+
+def _has_half_characters(value: object, text: str) -> bool:
+    """Whether a string of `value` has one half of a surrogate pair: no file and no prompt could hold it."""
+    halves = any(mark in text for mark in ("\\ud", "\\uD"))
+    return halves and any(isinstance(leaf, str) and _HALF.search(leaf) is not None for leaf in _leaves(value))
 
 
 def _no_constant(name: str) -> Any:
@@ -174,6 +183,7 @@ _DECODER = json.JSONDecoder(parse_constant=_no_constant)
 def _scanned(text: str) -> _Scan:
     """The brackets of `text`, which begins with one, followed until the first is closed."""
     stack: list[_Frame] = []
+    n_open = {"{": 0, "[": 0}
     at, n = 0, len(text)
     while at < n:
         char = text[at]
@@ -187,10 +197,12 @@ def _scanned(text: str) -> _Scan:
             continue
         if char in "{[":
             stack.append(_Frame(char, at))
+            n_open[char] += 1
         elif char in "}]":
-            if any(_CLOSES[frame.kind] == char for frame in stack):  # else it closes nothing, and is passed over
-                while _CLOSES[stack.pop().kind] != char:
-                    pass
+            if n_open[_OPENS[char]]:  # else it closes nothing, and is passed over
+                while (kind := stack.pop().kind) != _OPENS[char]:
+                    n_open[kind] -= 1
+                n_open[kind] -= 1
                 if not stack:
                     return _Scan(at + 1, stack)
                 stack[-1].complete(at + 1)
@@ -227,10 +239,8 @@ def _closed_at(text: str, frames: list[_Frame], *, lost: int) -> Closed | None:
     brackets = "".join(_CLOSES[frame.kind] for frame in reversed(frames))
     done = frames[-1].done
     empty = frames[-1].kind == "[" and frames[-1].n_items == 0
-    try:
-        return Closed(json.loads(text[:done] + brackets, parse_constant=_no_constant), lost, empty)
-    except (ValueError, RecursionError):
-        return None
+    value, end = _decoded(text[:done] + brackets, 0)
+    return None if end is None else Closed(value, lost, empty)
 
 
 def _unescaped(match: re.Match[str]) -> str:
@@ -254,6 +264,8 @@ def _leaves(value: object) -> Iterator[object]:
 
 def _stands(leaf: object, texts: tuple[str, ...], numbers: set[float], words: set[str]) -> bool:
     if isinstance(leaf, str):
+        if _HALF.search(leaf) is not None:
+            return False
         if not leaf:
             return any(quotes in texts[0] for quotes in ('""', "''", "“”"))
         return any(leaf in text for text in texts) or _SPACE.sub(" ", leaf) in texts[-1]
