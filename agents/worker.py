@@ -6,17 +6,17 @@ question, instruction.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
-from coa.agents.bounded import bounded_prose
 from coa.agents.collapse import is_refusal
-from coa.agents.languages import is_wide, write_in
+from coa.agents.prompted import Prompted
 from coa.agents.prompting import PromptTemplate
 from coa.agents.references import qualify, references
 from coa.errors import BadOutput, ModelError
-from coa.limits import Limits, ReadingProfile
+from coa.limits import ReadingProfile
 from coa.llm.budget import Demand
-from coa.llm.chat import ChatModel, Completion, Decoding
+from coa.llm.chat import Completion
 from coa.reading import harmless, reading_prompt
 from coa.types import Chunk, CommunicationUnit, Usage
 
@@ -24,7 +24,6 @@ __all__ = ["Worker", "WorkerReply"]
 
 _WORDS_PER_TOKEN = 0.6
 _SHORTER = 0.5
-_REPEAT_PENALTY = 1.1
 _MOST_CALLS = 2
 
 
@@ -38,35 +37,18 @@ class WorkerReply(NamedTuple):
     """Of all calls it took."""
 
 
-class Worker:
+@dataclass(frozen=True)
+class Worker(Prompted):
     """Reads chunks over one model; keeps nothing between calls."""
 
-    def __init__(
-        self,
-        model: ChatModel,
-        limits: Limits,
-        profile: ReadingProfile,
-        *,
-        language: str | None = None,
-        temperature: float = 0.0,
-    ) -> None:
-        """`language` is the ISO 639-1 code that notes are to be written in; None leaves it to the model."""
-        self.model = model
-        self._limits = limits
-        self._profile = profile
-        self._language = language
-        self._temperature = temperature
-        self._with_question, self._without = _templates(profile)
-
-    @property
-    def prompt_digests(self) -> dict[str, str]:
-        """Prompt names and the digests of their files, for the run's record."""
-        return {t.name: t.digest for t in (self._with_question, self._without)}
-
     @staticmethod
-    def template_texts(profile: ReadingProfile) -> list[str]:
-        """The prompt files that a worker under `profile` may use."""
-        return [t.text for t in _templates(profile)]
+    def templates(profile: ReadingProfile) -> tuple[PromptTemplate, ...]:
+        """The prompts with a question and without one."""
+        suffix = "" if profile.cites else "_small"
+        return (
+            PromptTemplate("worker_question" + suffix, "notes", "question", "words", "language"),
+            PromptTemplate("worker_summary" + suffix, "notes", "words", "language"),
+        )
 
     async def read(self, chunk: Chunk, query: str | None, unit: CommunicationUnit) -> WorkerReply:
         """The unit after `chunk`; `query` None asks for a summary.
@@ -88,7 +70,7 @@ class Worker:
                 continue
             return self._reply(chunk, unit, completion.text, usage)
         raise BadOutput(
-            f"chunk {chunk.index + 1}: the notes were cut off at {self._limits.note_tokens} tokens, twice.",
+            f"chunk {chunk.index + 1}: the notes were cut off at {self.limits.note_tokens} tokens, twice.",
             hint="Raise --note-tokens.",
             deployment=completion.deployment,
             usage=usage,
@@ -96,43 +78,26 @@ class Worker:
 
     def demand(self, chunk: Chunk, query: str | None, unit: CommunicationUnit) -> Demand:
         """The most that `read` can take: both calls, in case the first reply is cut off."""
-        limits = self._limits
+        limits = self.limits
         prompt = limits.template_tokens + limits.question_tokens + limits.note_tokens + chunk.n_tokens
         return Demand(_MOST_CALLS, _MOST_CALLS * prompt, _MOST_CALLS * limits.note_tokens)
 
     async def _ask(self, chunk: Chunk, query: str | None, unit: CommunicationUnit, *, shorter: bool) -> Completion:
-        limit = self._limits.note_tokens
+        limit = self.limits.note_tokens
         words = max(20, int(limit * _WORDS_PER_TOKEN * (_SHORTER if shorter else 1.0)))
-        common = {"notes": harmless(unit.text) or "(none)", "words": str(words), "language": write_in(self._language)}
-        tail = (
-            self._without.render(**common)
-            if query is None
-            else self._with_question.render(question=harmless(query), **common)
-        )
-        bounded = self.model.supports_grammar and (shorter or self._profile.bounded)
-        decoding = Decoding(
-            max_tokens=limit,
-            temperature=self._temperature,
-            grammar=bounded_prose(limit, wide=is_wide(self._language)) if bounded else None,
-            repeat_penalty=_REPEAT_PENALTY if bounded else None,
-        )
+        common = {"notes": harmless(unit.text) or "(none)", "words": str(words), "language": self.write_in}
+        asking, without = self.templates(self.profile)
+        tail = without.render(**common) if query is None else asking.render(question=harmless(query), **common)
+        decoding = self.prose(limit, bounded=shorter or self.profile.bounded)
         return await self.model.complete(reading_prompt(chunk, tail), decoding)
 
     def _reply(self, chunk: Chunk, unit: CommunicationUnit, text: str, usage: Usage) -> WorkerReply:
         note = qualify(
             text,
             chunk=chunk.index + 1,
-            n_sentences=len(chunk.sentences) if self._profile.cites else 0,
+            n_sentences=len(chunk.sentences) if self.profile.cites else 0,
             known=frozenset(references(unit.text)),
         )
         if is_refusal(note):
             return WorkerReply(unit, False, usage)
         return WorkerReply(CommunicationUnit(note, chunk.index), True, usage)
-
-
-def _templates(profile: ReadingProfile) -> tuple[PromptTemplate, PromptTemplate]:
-    suffix = "" if profile.cites else "_small"
-    return (
-        PromptTemplate("worker_question" + suffix, "notes", "question", "words", "language"),
-        PromptTemplate("worker_summary" + suffix, "notes", "words", "language"),
-    )
