@@ -15,8 +15,9 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from coa.agents.lexical import content_words, stem
+from coa.agents.segmentation import is_heading
 
-__all__ = ["key_phrases"]
+__all__ = ["key_phrases", "phrase_title"]
 
 _TOKEN = re.compile(r"[^\W\d_]+(?:[-'’][^\W\d_]+)*|\d+|[^\w\s]")
 _WIDE = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]+")
@@ -43,11 +44,11 @@ whether than as like such same other own first last next few many several all bo
 everything nobody somebody anybody everybody none who whom whose which what how why that this these those away
 back down up out off over under into onto upon about above below between through across along around against
 toward towards without within behind beside besides beneath beyond near inside outside during despite with from for
-and but or nor so at by in of on to it he she they we you him them
-me us himself herself itself themselves myself yourself well perhaps indeed however therefore thus also
+and but or nor so at by in of on to it he she they we you him them me us himself herself itself themselves myself yourself well perhaps indeed however therefore thus also
 mr mrs ms miss dr sir lady lord shut old little great good big young chapter part book section oh ah yes
 und oder aber nicht auch noch schon sehr sich war waren hatte hatten wurde wurden ist sind hat haben werden
-ich du wir sollte wollte konnte musste sagte ging kam stand machte wie wenn als dann doch nur mehr man zu mit von bei nach aus auf für um über
+ich du wir sollte wollte konnte musste sagte ging kam stand machte wie wenn als dann doch nur mehr man zu mit von bei
+nach aus auf für um über
 et ou mais pas plus que qui dont dit était étaient avait avaient fut est sont a ont il elle ils elles dans pour
 par sur avec sans comme si tout tous toute toutes bien fait faire
 y pero más que dijo era eran había fue es son ha han en con por para sin como si todo todos muy
@@ -60,6 +61,8 @@ _PHRASES = 3
 _NAME_WORTH = 1.25
 _LONGER_WORTH = 0.35
 _MOST_CHARS = 40
+_OPENING_CHARS = 90
+_SEPARATOR = ", "
 _WIDE_FUNCTION = frozenset("的了是在和与及也就都而不我你他她它们这那一有人上下来去说着道又之其为以于")
 
 
@@ -95,6 +98,21 @@ def key_phrases(sentences: Sequence[str], around: Sequence[str], *, most: int = 
         if len(chosen) < most and worth > 0 and not any(phrase.stems & c.stems for c in chosen):
             chosen.append(phrase)
     return [p.text for p in sorted(chosen, key=lambda p: p.first)]
+
+
+def phrase_title(sentences: Sequence[str], around: Sequence[str]) -> str:
+    """A title for `sentences`: their key phrases, or the first words where they have none; "…" for no text.
+
+    Headings count only where there is nothing else: what they say is in the outline already.
+    """
+    told = [s for s in sentences if not is_heading(s)] or sentences
+    phrases = key_phrases(told, around)
+    title = _SEPARATOR.join(phrases) if phrases else _opening(" ".join(" ".join(told[:2]).split()))
+    return title[:1].upper() + title[1:] or "…"
+
+
+def _opening(text: str) -> str:
+    return text if len(text) <= _OPENING_CHARS else text[: _OPENING_CHARS - 1].rsplit(" ", 1)[0] + "…"
 
 
 def _weights(sentences: Sequence[str], around: Sequence[str]) -> dict[str, float]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any, Literal
 
-__all__ = ["Aspect", "Description", "Draft", "Structure", "completed", "covered", "plain_structure"]
+__all__ = ["Aspect", "Description", "Draft", "Structure", "TitleOf", "completed", "covered", "plain_structure"]
 
 MadeBy = Literal["ids", "free", "code", "plain"]
 Origin = Literal["model", "code"]

@@ -16,7 +16,7 @@ from typing import Literal, NamedTuple
 
 from pydantic import BaseModel, Field
 
-from coa.agents.keyphrases import key_phrases
+from coa.agents.keyphrases import phrase_title
 from coa.agents.languages import write_in
 from coa.agents.prompting import PromptTemplate
 from coa.agents.segmentation import segments, sentence_texts
@@ -26,6 +26,7 @@ from coa.agents.structure import (
     Draft,
     MadeBy,
     Structure,
+    TitleOf,
     completed,
     covered,
     plain_structure,
@@ -38,7 +39,7 @@ from coa.llm.budget import Demand
 from coa.llm.chat import ChatModel, Decoding
 from coa.llm.schemas import shape
 from coa.llm.structured import structured
-from coa.reading import PREFIX_VERSION, SYSTEM, reading_prompt, render_text
+from coa.reading import PREFIX_VERSION, SYSTEM, reading_prompt
 from coa.tokens import EstimatedTokens
 from coa.types import Chunk, Usage
 
@@ -69,7 +70,6 @@ _HOW: dict[str, How] = {
     "salvaged": "repaired",
     "reasked": "asked again",
 }
-_SEPARATOR = ", "
 _NOTHING = "(no text)"
 
 
@@ -222,7 +222,7 @@ class Structurizer:
         if covered(read.drafts, len(texts)) < _LEAST_COVERED * len(texts):
             return StructurizerReply(_plain(texts), usage, "fallback")
         made_by: MadeBy = self._form
-        structure = completed(read.scope, read.drafts, len(texts), _Titles(texts), made_by=made_by)
+        structure = completed(read.scope, read.drafts, len(texts), _titles(texts), made_by=made_by)
         return StructurizerReply(structure, usage, how)
 
     def _tail(self, chunk: Chunk, remark: str) -> str:
@@ -272,35 +272,20 @@ def structure_by_code(sentences: Sequence[str]) -> Structure:
 
     Empty input gives a structure without aspects.
     """
-    titles = _Titles(sentences)
+    titles = _titles(sentences)
     aspects = tuple(
         Aspect(titles(start, end), (Description(start, end),), origin="code") for start, end in segments(sentences)
     )
     return Structure(titles(0, len(sentences)), aspects, len(sentences), "code")
 
 
-class _Titles:
-    """Titles by code for ranges of some sentences."""
-
-    def __init__(self, sentences: Sequence[str]) -> None:
-        self._sentences = sentences
-
-    def __call__(self, start: int, end: int) -> str:
-        phrases = key_phrases(self._sentences[start:end], self._sentences)
-        if phrases:
-            joined = _SEPARATOR.join(phrases)
-            return joined[0].upper() + joined[1:]
-        return _opening(self._sentences[start:end])
-
-
-def _opening(sentences: Sequence[str]) -> str:
-    """The first words, for a stretch without a phrase."""
-    text = render_text(" ".join(sentences[:2]))
-    return (text if len(text) <= _TITLE_CHARS else text[: _TITLE_CHARS - 1].rsplit(" ", 1)[0] + "…") or _NOTHING
+def _titles(sentences: Sequence[str]) -> TitleOf:
+    """Titles by code for ranges of the sentences."""
+    return lambda start, end: phrase_title(sentences[start:end], sentences)
 
 
 def _plain(texts: Sequence[str]) -> Structure:
-    return plain_structure(len(texts), _Titles(texts)(0, len(texts)))
+    return plain_structure(len(texts), _titles(texts)(0, len(texts)))
 
 
 def _draft(form: AspectForm) -> Draft:
