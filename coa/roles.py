@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict
 
 from coa.agents import Manager, QuotingManager, QuotingWorker, Worker
+from coa.agents.demonstrator import Demonstrator
+from coa.agents.judge import Judge, QuotingJudge
+from coa.agents.merger import Merger, QuotingMerger
+from coa.agents.passages import PassageReader, QuotingPassageReader
 from coa.config import Settings
 from coa.errors import ConfigError
 from coa.limits import Limits, ReadingProfile
@@ -64,6 +68,10 @@ class Roles(NamedTuple):
         return digests
 
 
+MODEL_OF_AGENT = {"merger": "manager", "passages": "manager", "demonstrator": "worker"}
+"""Agents that have no model of their own in the setting `roles`, and whose model they use."""
+
+
 def roles_for(needed: frozenset[str], inputs: Callable[[str], RoleInputs]) -> Roles:
     """The agents of the roles `needed`; `inputs` gives what the agent of a role is made from.
 
@@ -89,8 +97,7 @@ def _worker(inputs: RoleInputs) -> Worker | QuotingWorker:
         inputs.model,
         inputs.limits,
         inputs.profile,
-        language=inputs.record.language,
-        temperature=inputs.settings.temperature,
+        **_writing(inputs),
     )
 
 
@@ -101,13 +108,45 @@ def _manager(inputs: RoleInputs) -> Manager | QuotingManager:
         inputs.model,
         inputs.limits,
         inputs.profile,
-        language=inputs.record.language,
         words=inputs.words,
-        temperature=inputs.settings.temperature,
+        **_writing(inputs),
     )
+
+
+def _judge(inputs: RoleInputs) -> Judge | QuotingJudge:
+    return QuotingJudge() if inputs.profile.quotes else Judge(inputs.model, inputs.limits, inputs.profile)
+
+
+def _merger(inputs: RoleInputs) -> Merger | QuotingMerger:
+    if inputs.profile.quotes:
+        return QuotingMerger()
+    return Merger(inputs.model, inputs.limits, inputs.profile, **_writing(inputs))
+
+
+def _passages(inputs: RoleInputs) -> PassageReader | QuotingPassageReader:
+    if inputs.profile.quotes:
+        return QuotingPassageReader(QuotingWorker(inputs.model, inputs.chunks), QuotingManager(inputs.model))
+    return PassageReader(inputs.model, inputs.limits, inputs.profile, words=inputs.words, **_writing(inputs))
+
+
+def _demonstrator(inputs: RoleInputs) -> Demonstrator:
+    return Demonstrator(inputs.model, inputs.limits, inputs.profile, language=inputs.record.language)
+
+
+class _Writing(TypedDict):
+    language: str | None
+    temperature: float
+
+
+def _writing(inputs: RoleInputs) -> _Writing:
+    return {"language": inputs.record.language, "temperature": inputs.settings.temperature}
 
 
 _MAKERS: dict[str, Callable[[RoleInputs], object]] = {
     "worker": _worker,
     "manager": _manager,
+    "judge": _judge,
+    "merger": _merger,
+    "passages": _passages,
+    "demonstrator": _demonstrator,
 }

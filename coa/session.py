@@ -22,7 +22,7 @@ from coa.llm.budget import Budget
 from coa.llm.gateway import Gateway, open_gateway
 from coa.planning import Plan, budget_for, estimate, limits_for, options_of, plan_run, seconds_per_token
 from coa.reading import PREFIX_VERSION
-from coa.roles import DEFAULT_WORDS, RoleInputs, Roles, roles_for
+from coa.roles import DEFAULT_WORDS, MODEL_OF_AGENT, RoleInputs, Roles, roles_for
 from coa.run_notes import DiskNotes
 from coa.runs import RunPlan, RunRecord, RunStore, Task, now
 from coa.secrets import with_secrets, without_secrets
@@ -294,13 +294,17 @@ class Session:
         """The agents that the run's strategy needs, each over its role's model."""
         from coa.graphs import strategy
 
-        needed = strategy(record.strategy).agents
-        models = {role: await gateway.chat_model() for role in {*needed, "manager"}}
+        needed = set(strategy(record.strategy).agents)
+        if self.settings.demos != "none" and not self._profile(gateway).quotes:
+            needed.add("demonstrator")
+        names = {agent: MODEL_OF_AGENT.get(agent, agent) for agent in {*needed, "manager"}}
+        models = {agent: await gateway.role_model(role) for agent, role in names.items()}
 
-        def inputs(role: str) -> RoleInputs:
-            return RoleInputs(record, plan, models[role], self._profile(gateway), allowed.limits, self.settings)
+        def inputs(agent: str) -> RoleInputs:
+            profile = self._profile(gateway, names[agent])
+            return RoleInputs(record, plan, models[agent], profile, allowed.limits, self.settings)
 
-        return roles_for(needed, inputs)
+        return roles_for(frozenset(needed), inputs)
 
     async def _open(self, *, calls: bool = True) -> Gateway:
         from coa.graphs import strategy
@@ -313,11 +317,10 @@ class Session:
                 )
             return self._gateway
 
-    def _profile(self, gateway: Gateway) -> ReadingProfile:
-        """The model's profile, with the notes that the settings ask for."""
-        if self.settings.notes == "auto":
-            return gateway.profile
-        return replace(gateway.profile, quotes=self.settings.notes == "quotes")
+    def _profile(self, gateway: Gateway, role: str = "worker") -> ReadingProfile:
+        """The profile of a role's model, with the notes that the settings ask for."""
+        profile = gateway.role_profile(role)
+        return profile if self.settings.notes == "auto" else replace(profile, quotes=self.settings.notes == "quotes")
 
     async def _allowed(self, gateway: Gateway, words: int | None) -> _Allowed:
         """Raises: LimitsError, and ConfigError for a limit in dollars on a model without a price."""

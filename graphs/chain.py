@@ -9,8 +9,10 @@ from __future__ import annotations
 from langgraph.graph import START, StateGraph
 from langgraph.runtime import Runtime
 
+from coa.agents.adapting import prefaced
 from coa.graphs.citing import add_citing, started
 from coa.graphs.context import Answering, ReadContext, Reading
+from coa.graphs.demonstrating import demonstrate, demonstrations_of
 from coa.graphs.state import ChainState, ReadInput, ReadOutput
 from coa.graphs.steps import Refusal, answer_part, needed, read_chunk
 from coa.types import CommunicationUnit
@@ -23,7 +25,8 @@ _SECOND_READING = "again"
 
 
 def build_chain(*, worker: Reading | None = None, manager: Answering | None = None) -> ChainGraph:
-    """The uncompiled graph: nodes `start`, `read` (once a chunk), `answer` (once a part) and `cite`.
+    """The uncompiled graph: nodes `start`, `demonstrate` (where demonstrations are wanted), `read` (once a chunk and
+    pass), `answer` (once a part) and `cite`.
 
     Run it with a `ReadContext`, whose worker and manager are used where none is given here, and a
     recursion_limit above chunks * passes + parts + 3 (langgraph counts each node).
@@ -39,7 +42,7 @@ def build_chain(*, worker: Reading | None = None, manager: Answering | None = No
         outcome = await read_chunk(
             context,
             runtime.stream_writer,
-            needed(worker or context.worker, "worker"),
+            prefaced(needed(worker or context.worker, "worker"), demonstrations_of(context)),
             CommunicationUnit(state["unit_text"], state["unit_chunk"]),
             question=state["question"],
             part=part,
@@ -59,10 +62,11 @@ def build_chain(*, worker: Reading | None = None, manager: Answering | None = No
 
     async def answer(state: ChainState, runtime: Runtime[ReadContext]) -> dict[str, object]:
         """Lets the manager answer from the part's last unit, and turns to the next part."""
+        context = runtime.context
         await answer_part(
-            runtime.context,
+            context,
             runtime.stream_writer,
-            needed(manager or runtime.context.manager, "manager"),
+            prefaced(needed(manager or context.manager, "manager"), demonstrations_of(context)),
             CommunicationUnit(state["unit_text"], state["unit_chunk"]),
             question=state["question"],
             part=state["part"],
@@ -73,14 +77,20 @@ def build_chain(*, worker: Reading | None = None, manager: Answering | None = No
         ChainState, context_schema=ReadContext, input_schema=ReadInput, output_schema=ReadOutput
     )
     graph.add_node("start", start)
+    graph.add_node("demonstrate", demonstrate)
     graph.add_node("read", read)
     graph.add_node("answer", answer)
     cite = add_citing(graph)
     graph.add_edge(START, "start")
-    graph.add_edge("start", "read")
+    graph.add_conditional_edges("start", _after_start, ["demonstrate", "read"])
+    graph.add_edge("demonstrate", "read")
     graph.add_conditional_edges("read", _after_read, ["read", "answer"])
     graph.add_conditional_edges("answer", _after_answer, ["read", cite])
     return graph
+
+
+def _after_start(state: ChainState, runtime: Runtime[ReadContext]) -> str:
+    return "read" if runtime.context.options.demos == "none" else "demonstrate"
 
 
 def _after_read(state: ChainState, runtime: Runtime[ReadContext]) -> str:

@@ -152,6 +152,8 @@ class ReadOptions:
     passes: int = 1
     demos: Literal["none", "recycled"] = "none"
     paths: int = 3
+    sampling_temperature: float = 0.7
+    """Of chains that are to differ from each other."""
     choose: Literal["judge", "vote"] = "judge"
     rounds: int = 2
     top_k: int = 10

@@ -11,13 +11,26 @@ from coa.graphs.context import ReadOptions
 from coa.limits import Limits
 from coa.runs import RunPlan
 
-__all__ = ["Estimate", "Estimating", "Forecast", "added", "chain_estimate"]
+__all__ = [
+    "Estimate",
+    "Estimating",
+    "Forecast",
+    "added",
+    "bidirectional_estimate",
+    "chain_estimate",
+    "direct_estimate",
+    "merge_estimate",
+    "paths_estimate",
+    "tree_estimate",
+]
 
 _BLOCK_TOKENS = 64
 # Notes grow over the first chunks and then stay near their cap; replies of small models stay under it.
 _NOTES_SHARE = 0.6
 # Three sentences, the instruction and the chat template.
 _SHORTEN_TOKENS = 120
+_DEMONSTRATIONS = 3
+_DEMONSTRATION_TOKENS = 120
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,16 +97,65 @@ def added(*estimates: Estimate) -> Estimate:
 def chain_estimate(forecast: Forecast) -> Estimate:
     """Of the chain."""
     if forecast.options.quotes:
-        return _quotes(forecast)
-    return added(forecast.readings(forecast.options.passes), forecast.answers())
+        return _quotes(forecast, 1)
+    demonstrations = Estimate(0, 0, 0, 0)
+    if forecast.options.demos != "none":
+        n = min(_DEMONSTRATIONS, forecast.plan.n_chunks)
+        per_chunk = forecast.plan.n_tokens // max(1, forecast.plan.n_chunks)
+        demonstrations = Estimate(n, n * (per_chunk + forecast.limits.template_tokens), n * _DEMONSTRATION_TOKENS, 0)
+    return added(demonstrations, forecast.readings(forecast.options.passes), forecast.answers())
 
 
-def _quotes(forecast: Forecast) -> Estimate:
+def bidirectional_estimate(forecast: Forecast) -> Estimate:
+    """Of two chains."""
+    return _several(forecast, 2)
+
+
+def paths_estimate(forecast: Forecast) -> Estimate:
+    """Of as many chains as the options say."""
+    return _several(forecast, forecast.options.paths)
+
+
+def tree_estimate(forecast: Forecast) -> Estimate:
+    """Of reading each chunk once and merging by twos at worst."""
+    if forecast.options.quotes:
+        return _quotes(forecast, 1)
+    n_merges = sum(max(0, len(p.chunks) - 1) for p in forecast.plan.parts)
+    limits = forecast.limits
+    merging = limits.template_tokens + (forecast.question_tokens or 0) + 2 * limits.note_tokens
+    merges = Estimate(n_merges, n_merges * merging, n_merges * limits.note_tokens, 0)
+    return added(forecast.readings(1), merges, forecast.answers())
+
+
+def merge_estimate(forecast: Forecast) -> Estimate:
+    """Of answering from each chunk alone."""
+    if forecast.options.quotes:
+        return _quotes(forecast, 1)
+    return forecast.readings(1, out=forecast.limits.answer_tokens)
+
+
+def direct_estimate(forecast: Forecast) -> Estimate:
+    """Of one call for each part."""
+    if forecast.options.quotes:
+        return _quotes(forecast, 1)
+    calls = len(forecast.plan.parts)
+    prompt = forecast.plan.n_tokens + calls * (forecast.limits.template_tokens + (forecast.question_tokens or 0))
+    return Estimate(calls, prompt, calls * forecast.limits.answer_tokens, 0)
+
+
+def _several(forecast: Forecast, paths: int) -> Estimate:
+    if forecast.options.quotes:
+        return _quotes(forecast, paths)
+    answers = paths if forecast.options.choose == "vote" else 2  # the judge's call, then the manager's
+    return added(forecast.readings(paths), forecast.answers(answers))
+
+
+def _quotes(forecast: Forecast, paths: int) -> Estimate:
     """A call for each sentence that enters the best few; in n chunks of like worth that is k + k ln(n / k)."""
     if forecast.question_tokens is None:
         return Estimate(0, 0, 0, 0)
     kept = QUOTES_KEPT
     per_part = (kept + kept * math.log(max(1.0, len(p.chunks) / kept)) for p in forecast.plan.parts)
-    calls = round(sum(per_part))
+    calls = round(sum(per_part)) * paths
     prompt = calls * (_SHORTEN_TOKENS + forecast.question_tokens)
     return Estimate(calls, prompt, calls * QUOTE_ANSWER_TOKENS, 0)

@@ -14,8 +14,20 @@ from langgraph.graph import StateGraph
 from coa.errors import ConfigError
 from coa.graphs.chain import build_chain
 from coa.graphs.context import ReadContext
-from coa.graphs.estimates import Estimating, chain_estimate
+from coa.graphs.direct import build_direct
+from coa.graphs.estimates import (
+    Estimating,
+    bidirectional_estimate,
+    chain_estimate,
+    direct_estimate,
+    merge_estimate,
+    paths_estimate,
+    tree_estimate,
+)
+from coa.graphs.merge import build_merge
+from coa.graphs.paths import build_bidirectional, build_permutation, build_self_consistency
 from coa.graphs.state import ReadInput, ReadOutput
+from coa.graphs.tree import build_tree
 
 __all__ = ["ENTRY_POINT_GROUP", "STRATEGIES", "Strategy", "strategies", "strategy"]
 
@@ -39,6 +51,8 @@ class Strategy:
     context_schema: type[Any] = ReadContext
 
 
+_PATHS = frozenset({"worker", "manager", "judge"})
+
 STRATEGIES: dict[str, Strategy] = {
     s.name: s
     for s in (
@@ -46,6 +60,48 @@ STRATEGIES: dict[str, Strategy] = {
             "chain",
             "Chain of Agents: workers read the chunks in order, each hands its notes on, a manager answers",
             build_chain,
+        ),
+        Strategy(
+            "bidirectional",
+            "two chains, one from each end; a judge, or a vote, chooses between their answers",
+            build_bidirectional,
+            _PATHS,
+            bidirectional_estimate,
+        ),
+        Strategy(
+            "self-consistency",
+            "several sampled chains in the same order; a judge, or a vote, chooses among their answers",
+            build_self_consistency,
+            _PATHS,
+            paths_estimate,
+        ),
+        Strategy(
+            "permutation",
+            "several chains over the chunks in random orders; a judge, or a vote, chooses among their answers",
+            build_permutation,
+            _PATHS,
+            paths_estimate,
+        ),
+        Strategy(
+            "tree",
+            "every chunk by itself, notes merged level by level, then the answer",
+            build_tree,
+            frozenset({"worker", "manager", "merger"}),
+            tree_estimate,
+        ),
+        Strategy(
+            "merge",
+            "every chunk answered by itself, and a majority over the answers",
+            build_merge,
+            frozenset({"passages", "judge"}),
+            merge_estimate,
+        ),
+        Strategy(
+            "direct",
+            "the whole text in one call, where it fits",
+            build_direct,
+            frozenset({"passages"}),
+            direct_estimate,
         ),
     )
 }

@@ -103,11 +103,12 @@ async def _run(
             raise _review_needed(before, run_id)
         if not before.values.get("finished"):
             try:
-                async for event in compiled.astream(
+                async for _, event in compiled.astream(
                     given if before.values else start,
                     config,
                     context=context,
                     stream_mode="custom",
+                    subgraphs=True,
                     durability="sync",
                     control=control,
                 ):

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
 
+from coa.agents.manager import nothing_found_reply
 from coa.errors import BadOutput, ConfigError, ContentRefused, ContextOverflow, ModelError
 from coa.events import AnswerStarted, AnswerToken, ChunkRead, ChunkSkipped, ChunkStarted, Event
 from coa.graphs.context import Answering, ReadContext, Reading
@@ -19,10 +20,23 @@ from coa.llm.budget import Demand
 from coa.runs import PartAnswer, StoredNote, StoredStep
 from coa.types import CommunicationUnit, Usage, Verdict
 
-__all__ = ["PlannedStep", "Refusal", "StepReply", "answer_part", "needed", "read_chunk", "take_step", "take_steps"]
+__all__ = [
+    "PlannedStep",
+    "Refusal",
+    "StepReply",
+    "answer_part",
+    "needed",
+    "nothing_found",
+    "read_chunk",
+    "side_by_side",
+    "store_answer",
+    "take_step",
+    "take_steps",
+]
 
 Write = Callable[[Event], None]
 _Agent = TypeVar("_Agent")
+_T = TypeVar("_T")
 
 # A chunk can be to blame for these. The rest is the server's or the key's fault: the run stops and is resumed
 # later, since going on would skip chunk after chunk of a book that could have been read.
@@ -196,8 +210,13 @@ async def take_steps(context: ReadContext, planned: Sequence[PlannedStep]) -> li
 
     When one fails the others are finished and stored before its error is raised: they are being paid for.
     """
-    results = await asyncio.gather(*(take_step(context, step) for step in planned), return_exceptions=True)
-    found: list[StoredStep | Refusal] = []
+    return await side_by_side(take_step(context, step) for step in planned)
+
+
+async def side_by_side(calls: Iterable[Coroutine[Any, Any, _T]]) -> list[_T]:
+    """The results of `calls`, in order; an error of one is raised when all have come to their end."""
+    results = await asyncio.gather(*calls, return_exceptions=True)
+    found: list[_T] = []
     for result in results:
         if isinstance(result, BaseException):
             raise result
@@ -227,6 +246,27 @@ async def answer_part(
         stored = PartAnswer(reply.text, reply.truncated, reply.usage, verdict)
         await context.notes.add_answer(part, stored)
     return stored
+
+
+async def store_answer(
+    context: ReadContext,
+    write: Write,
+    part: int,
+    text: str,
+    *,
+    truncated: bool = False,
+    verdict: Verdict | None = None,
+) -> None:
+    """Makes `text`, which steps have paid for, the part's answer."""
+    if await context.notes.answer(part) is None:
+        write(AnswerStarted())
+        write(AnswerToken(text))
+        await context.notes.add_answer(part, PartAnswer(text, truncated, Usage(), verdict))
+
+
+async def nothing_found(context: ReadContext, write: Write, *, question: str | None, part: int) -> None:
+    """Makes "the text does not say", in the question's language, the part's answer."""
+    await store_answer(context, write, part, nothing_found_reply(question, None).text, verdict="not_in_text")
 
 
 def needed(agent: _Agent | None, role: str) -> _Agent:
