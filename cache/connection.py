@@ -11,8 +11,9 @@ from coa.errors import CacheError
 
 if TYPE_CHECKING:
     from redis import Redis
+    from redis.asyncio import Redis as AsyncRedis
 
-__all__ = ["connect", "redis_version"]
+__all__ = ["connect", "connect_async", "redis_version"]
 
 _TIMEOUT_S = 0.05
 
@@ -22,6 +23,20 @@ def connect(url: str, *, timeout_s: float = _TIMEOUT_S) -> Redis:
     from redis import Redis
     from redis.backoff import NoBackoff
     from redis.retry import Retry
+
+    try:
+        return Redis.from_url(
+            url, socket_timeout=timeout_s, socket_connect_timeout=timeout_s, retry=Retry(NoBackoff(), 0)
+        )
+    except ValueError as error:
+        raise CacheError("COA_REDIS_URL is not an address.", hint="It looks like redis://host:6379/0.") from error
+
+
+def connect_async(url: str, *, timeout_s: float = _TIMEOUT_S) -> AsyncRedis:
+    """As `connect`, for the event loop in which it is used first."""
+    from redis.asyncio import Redis
+    from redis.asyncio.retry import Retry
+    from redis.backoff import NoBackoff
 
     try:
         return Redis.from_url(
