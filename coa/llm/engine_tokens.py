@@ -73,6 +73,8 @@ class EngineTokens:
         self._kind: Tokenizing = kind
         self._model = model
         headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+        if root_url.startswith("http:"):
+            verify = False  # loading certificates takes a tenth of a second
         self._client = httpx.Client(
             base_url=root_url, headers=headers, timeout=timeout_s, verify=verify, trust_env=not on_loopback(root_url)
         )
@@ -126,8 +128,13 @@ class EngineTokens:
             yield batch
 
     def _count_batch(self, texts: Sequence[str]) -> list[int]:
-        if len(texts) == 1 or self._separator is None:
-            return [len(self._tokenize(text)) for text in texts]
+        counts = self._joined_counts(texts) if len(texts) > 1 else None
+        return counts if counts is not None else [len(self._tokenize(text)) for text in texts]
+
+    def _joined_counts(self, texts: Sequence[str]) -> list[int] | None:
+        """Tokens of each, counted in one request; None where a separator was lost among them."""
+        if self._separator is None:
+            return None
         mark, token = self._separator
         counts = [0]
         for piece in self._tokenize(mark.join(texts)):
@@ -135,9 +142,8 @@ class EngineTokens:
                 counts.append(0)
             else:
                 counts[-1] += 1
-        if len(counts) != len(texts):  # another control token swallowed a separator
-            return [len(self._tokenize(text)) for text in texts]
-        return counts
+        # Another control token may have swallowed one.
+        return counts if len(counts) == len(texts) else None
 
     def _find_separator(self) -> tuple[str, int] | None:
         marks: Sequence[str] = _CONTROL_TOKENS
@@ -150,7 +156,7 @@ class EngineTokens:
             if len(tokens) != 1:
                 continue
             self._separator = (mark, tokens[0])
-            if self._count_batch(PROBE) == alone:
+            if self._joined_counts(PROBE) == alone:
                 return self._separator
         return None
 
