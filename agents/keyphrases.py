@@ -33,25 +33,24 @@ il lo gli i uno o os as um uma
 _CONTRACTED = re.compile(r"['’](?:d|ll|ve|re|m|t)$", re.IGNORECASE)
 # Words that a noun phrase ends before: most verbs of telling and the commonest adverbs; nouns are left over.
 _OTHER_WORDS = """
-said says say saying asked answered replied cried told went gone go going came come coming lay lain stood stand
-sat looked look looking took taken take made make making got get getting gave given give saw seen see knew known
-know thought think felt feel put began begun begin seemed seem turned turn kept keep held hold found find left let
-called call tried try used use wanted want needed need heard hear ran run brought bring became become meant mean
-must shall should would could can may might will had has have having was were been being be am is are did do does
-done not never ever always often only just even still yet too very much more most less least quite rather almost
-again once twice now then here there where when while before after since until because although though if unless
-whether than as like such same other own first last next few many several all both nothing something anything
-everything nobody somebody anybody everybody none who whom whose which what how why that this these those away
-back down up out off over under into onto upon about above below between through across along around against
-toward towards without within behind beside besides beneath beyond near inside outside during despite with from for
-and but or nor so at by in of on to it he she they we you him them me us himself herself itself themselves myself yourself well perhaps indeed however therefore thus also
-mr mrs ms miss dr sir lady lord shut old little great good big young chapter part book section oh ah yes
-und oder aber nicht auch noch schon sehr sich war waren hatte hatten wurde wurden ist sind hat haben werden
-ich du wir sollte wollte konnte musste sagte ging kam stand machte wie wenn als dann doch nur mehr man zu mit von bei
-nach aus auf für um über
-et ou mais pas plus que qui dont dit était étaient avait avaient fut est sont a ont il elle ils elles dans pour
-par sur avec sans comme si tout tous toute toutes bien fait faire
-y pero más que dijo era eran había fue es son ha han en con por para sin como si todo todos muy
+said says say saying asked answered replied cried told went gone go going came come coming lay lain stood stand sat
+looked look looking took taken take made make making got get getting gave given give saw seen see knew known know
+thought think felt feel put began begun begin seemed seem turned turn kept keep held hold found find left let called
+call tried try used use wanted want needed need heard hear ran run brought bring became become meant mean must shall
+should would could can may might will had has have having was were been being be am is are did do does done not
+never ever always often only just even still yet too very much more most less least quite rather almost again once
+twice now then here there where when while before after since until because although though if unless whether than
+as like such same other own first last next few many several all both nothing something anything everything nobody
+somebody anybody everybody none who whom whose which what how why that this these those away back down up out off
+over under into onto upon about above below between through across along around against toward towards without
+within behind beside besides beneath beyond near inside outside during despite with from for and but or nor so at by
+in of on to it he she they we you him them me us himself herself itself themselves myself yourself well perhaps
+indeed however therefore thus also mr mrs ms miss dr sir lady lord shut old little great good big young chapter part
+book section oh ah yes und oder aber nicht auch noch schon sehr sich war waren hatte hatten wurde wurden ist sind
+hat haben werden ich du wir sollte wollte konnte musste sagte ging kam stand machte wie wenn als dann doch nur mehr
+man zu mit von bei nach aus auf für um über et ou mais pas plus que qui dont dit était étaient avait avaient fut est
+sont a ont il elle ils elles dans pour par sur avec sans comme si tout tous toute toutes bien fait faire y pero más
+que dijo era eran había fue es son ha han en con por para sin como si todo todos muy
 """
 _DETERMINERS = frozenset(_DETERMINER_WORDS.split())
 _NO_NOUNS = frozenset(_OTHER_WORDS.split())

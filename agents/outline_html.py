@@ -102,7 +102,8 @@ def outline_to_html(outline: Outline, document: Document) -> str:
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>Outline of {name}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n"
-        f"<header><h1>{name}</h1><p>{html.escape(outline.document)}: {outline.n_sentences} sentences.{legend}</p></header>\n"
+        f"<header><h1>{name}</h1>"
+        f"<p>{html.escape(outline.document)}: {outline.n_sentences} sentences.{legend}</p></header>\n"
         f'<nav aria-label="Outline"><ul>{tree}</ul></nav>\n<main tabindex="-1">{body}</main>\n'
         f"<script>{_SCRIPT}</script>\n</body>\n</html>\n"
     )
