@@ -6,11 +6,11 @@ code copies them: a line of evidence cannot say what the document does not.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from coa.agents.references import Reference, references, without_references
+from coa.agents.references import Reference, without_references
 from coa.reading import render_text
 from coa.types import Chunk, Document
 
@@ -60,11 +60,22 @@ class Verified(NamedTuple):
     """Named sentences that do not exist."""
 
 
-def verified(selected: Iterable[Selected], chunks: Sequence[Chunk], *, document: Document | None = None) -> Verified:
-    """The evidence that `selected` names, duplicates and neighbours merged; chapters need the `document`."""
+def verified(
+    selected: Iterable[Selected],
+    chunks: Sequence[Chunk],
+    *,
+    document: Document | None = None,
+    without: Collection[Reference] = (),
+) -> Verified:
+    """The evidence that `selected` names, duplicates and neighbours merged; chapters need the `document`.
+
+    Sentences in `without` are neither taken nor shown between two others.
+    """
     relevance: dict[Reference, float] = {}
     dropped: set[Reference] = set()
     for reference, value in selected:
+        if reference in without:
+            continue
         if 1 <= reference.chunk <= len(chunks) and 1 <= reference.sentence <= len(
             chunks[reference.chunk - 1].sentences
         ):
@@ -73,12 +84,7 @@ def verified(selected: Iterable[Selected], chunks: Sequence[Chunk], *, document:
             dropped.add(reference)
     runs: list[list[Reference]] = []
     for reference in sorted(relevance):
-        last = runs[-1][-1] if runs else None
-        if (
-            last is not None
-            and last.chunk == reference.chunk
-            and reference.sentence - last.sentence <= _LARGEST_GAP + 1
-        ):
+        if runs and _follows(reference, runs[-1][-1], without):
             runs[-1].append(reference)
         else:
             runs.append([reference])
@@ -98,10 +104,9 @@ def rendered(evidence: Iterable[EvidenceLine]) -> str:
     return "\n".join(found)
 
 
-def named_lines(reply: str, evidence: Sequence[EvidenceLine]) -> list[Reference]:
-    """The ids in `reply` that are the evidence's, in order, each once."""
-    known = {r for line in evidence for r in line.references}
-    return [r for r in references(reply) if r in known]
+def _follows(reference: Reference, last: Reference, without: Collection[Reference]) -> bool:
+    between = [Reference(last.chunk, n) for n in range(last.sentence + 1, reference.sentence)]
+    return reference.chunk == last.chunk and len(between) <= _LARGEST_GAP and not any(r in without for r in between)
 
 
 def _line(

@@ -20,7 +20,6 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from coa.agents.lexical import SentenceRanker, content_words, words_of
-from coa.agents.references import Reference
 from coa.types import Chunk
 
 __all__ = ["Passage", "PassageRanker", "Ranked", "passages_of"]
@@ -59,11 +58,6 @@ class Passage:
     """As it stands in the document."""
     heading: str = ""
     """The title that it stands under in its first line; empty without one."""
-
-    @property
-    def references(self) -> list[Reference]:
-        """Its sentences, in order."""
-        return [Reference(self.chunk + 1, n) for n in range(self.first, self.last + 1)]
 
 
 class Ranked(NamedTuple):
