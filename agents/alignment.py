@@ -24,7 +24,7 @@ _LONGEST_LEFT_OUT = 6
 _SHORTEST_RUN = 3
 _LEAST_RUN = 0.25
 """The longest undamaged run, of the quote's words."""
-_LEAST_SCORE = 0.85
+_LEAST_SCORE = 0.8
 
 _SHORTEST_MISSPELT = 4
 _SHORTEST_MISSPELT_NAME = 8

@@ -32,12 +32,15 @@ _HARMLESS_WORDS = """
 a an the and that der die das den dem des ein eine einen einem einer eines und dass le la les l' un une des du et que
 el los las lo unos unas y e il gli i o os as um uma de het een en
 """
+_PARTS_OF_NUMBERS = "ein un uno one veinti dreissig dreizehn fourteen seize treize quatorze vingts cents"
 _GUARDED = frozenset(w.casefold() for w in (_DENYING + _COUNTING).split())
 _GUARDED_BEGINNINGS = ("n'", "kein", "nobod")
 _GUARDED_ENDINGS = ("n't", "teen")
 _GUARDED_CHARS = frozenset("不没沒無无未非莫勿別别弗毋否萬亿億两兩几幾ぬず")
 _JAPANESE_NEGATION = re.compile("ない|なく|なか|ませ")
 _HARMLESS = frozenset(_HARMLESS_WORDS.split()) | frozenset("的地得了着之")
+_NUMBER_PARTS = "|".join(sorted({*_COUNTING.split(), *_PARTS_OF_NUMBERS.split()}, key=len, reverse=True))
+_COMPOUND = re.compile(rf"(?:(?:{_NUMBER_PARTS})(?:und|et|y|i)?){{2,}}")
 _REVERSING = frozenset(
     {"un", "in", "im", "ir", "il", "dis", "non", "mis", "a", "anti", "des", "dés", "dé", "ent", "ver"}
 )
@@ -59,6 +62,7 @@ def is_guarded(word: str) -> bool:
         or any(c.isnumeric() for c in word)
         or word.endswith(_GUARDED_ENDINGS)
         or word.startswith(_GUARDED_BEGINNINGS)
+        or _COMPOUND.fullmatch(word) is not None
     )
 
 

@@ -201,7 +201,8 @@ def _piece(piece: str, before: str, after: str) -> str:
 
 
 _QUOTE = re.compile(f"[{_QUOTES}]")
-_LINE_END_HYPHEN = re.compile(rf"[{_HYPHENS}][^\S\n]*\n[^\S\n]*")
+# At a line end, or where a line end became a blank: that is how prompts show it.
+_LINE_END_HYPHEN = re.compile(rf"[{_HYPHENS}]\s+")
 
 
 def _gap(run: str, before: str, after: str) -> str:
@@ -210,11 +211,12 @@ def _gap(run: str, before: str, after: str) -> str:
     if dashes:
         return _dash(run, dashes, before, after)
     space = any(c.isspace() for c in run)
-    if not space and len(run) == 1 and before.isalnum() and after.isalnum():
-        if run in _APOSTROPHES and not is_unspaced(before) and not is_unspaced(after):
+    if not space and before.isalnum() and after.isalnum():
+        unmarked = run.strip(_MARKUP)
+        if len(unmarked) == 1 and unmarked in _APOSTROPHES and not is_unspaced(before) and not is_unspaced(after):
             return "'"
-        if run == "_":
-            return run
+        if not unmarked:
+            return run if run == "_" else ""
     if _joins(before) and _joins(after):
         return " "
     # "3. 5" is not "3.5".

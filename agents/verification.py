@@ -95,7 +95,7 @@ class QuoteVerifier:
             found = self._exact(quote, place) or self._typographic(quote, bare, place)
             if found is not None:
                 return _verified(found, near)
-        damaged = self._pieced(bare, near) if "…" in bare else self._damaged(bare, near)
+        damaged = self._pieced(bare, near) or self._damaged(bare, near)
         return _NOT_FOUND if damaged is None else _verified(damaged, near)
 
     @cached_property
