@@ -6,15 +6,20 @@ litellm caches one client for each provider, key and timeout, by event loop, and
 "unclosed client session" at exit, and in a service that opens models again and again a growing pile of
 sockets. Its own `close_litellm_async_clients` closes those of every loop and of a host's own calls as well, so
 only what came into the cache while models of ours were open on this loop is closed here, by the last of them.
+
+And its HTTP client sends a request a second time when a connection breaks, beneath all retries that can be counted.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import functools
 import inspect
 import ipaddress
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextvars import ContextVar
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
@@ -22,7 +27,7 @@ from urllib.parse import urlsplit
 from urllib.request import getproxies_environment
 from weakref import WeakKeyDictionary
 
-__all__ = ["ClientLease", "on_loopback", "spare_loopback_the_proxy"]
+__all__ = ["ClientLease", "on_loopback", "one_try", "spare_loopback_the_proxy"]
 
 _LOOPBACK = ("127.0.0.1", "localhost")
 
@@ -33,6 +38,7 @@ class _Loop:
     before: frozenset[str]
 
 
+_one_try: ContextVar[bool] = ContextVar("coa_one_try", default=False)
 _loops: WeakKeyDictionary[asyncio.AbstractEventLoop, _Loop] = WeakKeyDictionary()
 
 
@@ -60,6 +66,37 @@ def spare_loopback_the_proxy(urls: Iterable[str]) -> None:
         listed = [host.strip() for host in os.environ.get(name, "").split(",") if host.strip()]
         if "*" not in listed:
             os.environ[name] = ",".join(dict.fromkeys([*listed, *_LOOPBACK, *hosts]))
+
+
+@contextlib.contextmanager
+def one_try() -> Iterator[None]:
+    """Inside, a request whose connection breaks is not sent again by litellm's HTTP client.
+
+    Only calls made in this context are concerned; a host's own go on as they did.
+    """
+    _teach_one_try()
+    token = _one_try.set(True)
+    try:
+        yield
+    finally:
+        _one_try.reset(token)
+
+
+@functools.cache
+def _teach_one_try() -> None:
+    from litellm.llms.custom_httpx.http_handler import AsyncHTTPHandler
+
+    second_try = getattr(AsyncHTTPHandler, "single_connection_post_request", None)
+    if second_try is None:
+        return  # a release that does without
+
+    @functools.wraps(second_try)
+    async def taught(*args: Any, **kwargs: Any) -> Any:
+        if _one_try.get():
+            raise  # noqa: PLE0704 - it is called where the broken connection's error is handled
+        return await second_try(*args, **kwargs)
+
+    AsyncHTTPHandler.single_connection_post_request = taught  # type: ignore[method-assign]
 
 
 class ClientLease:

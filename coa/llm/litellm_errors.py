@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import math
 import re
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
+from datetime import UTC
+from email.utils import parsedate_to_datetime
 
 from coa.errors import (
     AuthenticationFailed,
@@ -20,7 +25,7 @@ from coa.errors import (
 from coa.secrets import blotted, environment_secrets
 from coa.types import Usage
 
-__all__ = ["blotted_cause", "translated"]
+__all__ = ["TIMEOUT_HINT", "blotted_cause", "translated"]
 
 # By class name along the exception's ancestry, so that neither litellm nor openai is imported here and a
 # class that one of their releases lacks does no harm. The first match wins.
@@ -32,6 +37,8 @@ _BY_NAME: dict[str, type[ModelError]] = {
     "NotFoundError": ModelNotFound,
     "LiteLLMUnknownProvider": ModelNotFound,
     "RateLimitError": RateLimited,
+    "RouterRateLimitError": RateLimited,
+    "RouterRateLimitErrorBasic": RateLimited,
     "Timeout": ModelTimeout,
     "APITimeoutError": ModelTimeout,
     "TimeoutError": ModelTimeout,
@@ -47,11 +54,13 @@ _BY_NAME: dict[str, type[ModelError]] = {
     "JSONDecodeError": ModelUnavailable,
 }
 
+TIMEOUT_HINT = "Is the server busy? Raise `timeout_s` in the configuration, then `coa resume`."
+
 _HINTS: dict[type[ModelError], str] = {
     AuthenticationFailed: "Check the key of this model (its environment variable, or api_key in the configuration).",
     ModelNotFound: "Check the model's name; `coa models list` shows what is there.",
     RateLimited: "Wait and run `coa resume`, or raise `retries` in the configuration.",
-    ModelTimeout: "Is the server busy? Raise `timeout_s` in the configuration, then `coa resume`.",
+    ModelTimeout: TIMEOUT_HINT,
     ModelUnavailable: "Is the server running? `coa doctor` looks; then `coa resume`.",
     ContextOverflow: "Lower --chunk-tokens, or configure the window that is really served.",
 }
@@ -75,6 +84,9 @@ def translated(
     """
     if isinstance(error, ModelError):
         return error
+    inner = getattr(error, "original_exception", None)
+    if type(error).__name__ == "MidStreamFallbackError" and isinstance(inner, Exception):
+        error = inner  # of a stream that broke off: what it wraps is what happened
     names = [cls.__name__ for cls in type(error).__mro__]
     kind = next((_BY_NAME[name] for name in names if name in _BY_NAME), None)
     text = _one_line(_blotted(str(error), secrets)) or type(error).__name__
@@ -128,9 +140,25 @@ def _retry_after(error: BaseException) -> float | None:
         for holder in (current, getattr(current, "response", None)):
             for name in ("litellm_response_headers", "headers"):
                 headers = getattr(holder, name, None)
-                try:
-                    return max(0.0, float(headers["retry-after"]))  # type: ignore[index] # None is caught
-                except (TypeError, ValueError, KeyError, AttributeError):
-                    continue
+                seconds = _wished(headers) if isinstance(headers, Mapping) else None
+                if seconds is not None:
+                    return seconds
         current = current.__cause__
     return None
+
+
+def _wished(headers: Mapping[str, str]) -> float | None:
+    """What Retry-After asks for, as a number or a date (RFC 9110, 10.2.3), or OpenAI's own in milliseconds."""
+    found = {str(name).lower(): str(value) for name, value in headers.items()}
+    for name, unit in (("retry-after-ms", 1e-3), ("retry-after", 1.0)):
+        with contextlib.suppress(KeyError, ValueError):
+            seconds = float(found[name]) * unit
+            if math.isfinite(seconds):
+                return max(0.0, seconds)
+    try:
+        moment = parsedate_to_datetime(found.get("retry-after", ""))
+    except (TypeError, ValueError):
+        return None
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    return max(0.0, moment.timestamp() - time.time())

@@ -1,60 +1,52 @@
-"""`ChatModel` over litellm's Router: one retry layer, typed errors, usage that includes cached tokens."""
+"""`ChatModel` over litellm: one retry layer, typed errors, limits that are waited for, usage that is true."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
-import math
 import os
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+import random
+from collections.abc import Awaitable, Callable, Mapping
 from types import ModuleType
-from typing import Any, NamedTuple
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt
 from tenacity.wait import wait_random_exponential
 
-from coa.errors import BadOutput, ContentRefused, ModelError
-from coa.llm.chat import Completion, Decoding, FinishReason, OnText, visible_text
-from coa.llm.deployments import ModelGroup
-from coa.llm.litellm_clients import ClientLease, spare_loopback_the_proxy
-from coa.llm.litellm_errors import blotted_cause, translated
+from coa.errors import (
+    AuthenticationFailed,
+    BadOutput,
+    ContentRefused,
+    ModelError,
+    ModelNotFound,
+    ModelTimeout,
+    ModelUnavailable,
+    RateLimited,
+)
+from coa.llm.chat import Completion, Decoding, OnText, visible_text
+from coa.llm.deployments import Deployment, ModelGroup
+from coa.llm.litellm_clients import ClientLease, one_try, spare_loopback_the_proxy
+from coa.llm.litellm_errors import TIMEOUT_HINT, blotted_cause, translated
+from coa.llm.litellm_replies import Emitter, Reply, UnusableReply, finish_reason, streamed, whole
+from coa.llm.litellm_requests import deadline_for, enforces_schema, request_for
+from coa.llm.litellm_routes import route_for
+from coa.llm.litellm_usage import UsageReader, sum_of_calls, usage_of
+from coa.llm.pacing import Admission, Deadline, Outcome, Pacing
+from coa.llm.rates import RateLimit, RateLimiter, rate_limits
 from coa.reading import Prompt
 from coa.secrets import secret_strings
-from coa.types import CallUsage, Usage
+from coa.types import CallUsage
 
 __all__ = ["LitellmModel", "load_litellm"]
 
 Sleep = Callable[[float], Awaitable[None]]
 
 _MAX_WAIT_S = 60.0
-_FINISH: dict[str, FinishReason] = {
-    "stop": "stop",
-    "eos": "stop",
-    "length": "length",
-    "max_tokens": "length",
-    "content_filter": "content_filter",
-}
-# A slow laptop reads about 20 tokens a second and writes 2; the timeout is for hung servers, not for slow ones.
-_SLOW_READING = 20.0
-_SLOW_WRITING = 2.0
-_CHARS_PER_TOKEN = 3.0
-_BASE_TIMEOUT_S = 60.0
-# litellm keeps a client, with connections of its own, for each timeout that it is given.
-_TIMEOUT_STEP_S = 240.0
-
-
-class _EmptyReply(BadOutput):
-    """A reply without text; servers under load give one now and then, so it is asked for again."""
-
-    retryable = True
-
-
-class _Reply(NamedTuple):
-    raw: str
-    finish: str | None
-    usage: Any
-    hidden: Mapping[str, Any]
+# Providers count by the minute: a refusal without a wish is waited out over more than one, in three steps.
+_REFUSED_WAIT_S = 2.0
+_REFUSED_GROWTH = 6.0
+# Of one deployment's own making: another one may do better.
+_ELSEWHERE = (AuthenticationFailed, ModelNotFound)
 
 
 def load_litellm() -> ModuleType:
@@ -76,10 +68,11 @@ def load_litellm() -> ModuleType:
 
 
 class LitellmModel:
-    """A model group behind litellm's Router.
+    """A model group behind litellm.
 
-    The Router picks deployments, cools failing ones down and falls back; retries are ours alone (its own and
-    the provider clients' stand at 0), because stacked layers multiply: three of them once made 45 calls of one.
+    Where a group has several deployments, or others to fall back to, litellm's Router picks among them and cools
+    failing ones down. Retries are ours alone (its own and the provider clients' stand at 0), because stacked
+    layers multiply: three of them once made 45 calls of one. A retry goes to another deployment where there is one.
     """
 
     def __init__(
@@ -88,236 +81,228 @@ class LitellmModel:
         *,
         retries: int = 3,
         timeout_s: float | None = None,
+        idle_timeout_s: float = 120.0,
+        max_parallel_calls: int | None = None,
+        limiter: RateLimiter | None = None,
         router_settings: Mapping[str, object] | None = None,
         other_groups: tuple[ModelGroup, ...] = (),
         sleep: Sleep = asyncio.sleep,
     ) -> None:
-        """`other_groups` are what the router_settings' fallbacks may name. `timeout_s` None scales with tokens."""
+        """`other_groups` are what the router_settings' fallbacks may name. `timeout_s` None scales with tokens.
+
+        `limiter` keeps the rpm and tpm of the deployments' entries and stays the caller's to close; None is one
+        that all models of this process share.
+        """
         litellm = load_litellm()
         self._litellm = litellm
         self.group = group
         self.name = group.name
         self.supports_grammar = group.supports_grammar
-        self.supports_schema = False
-        self._local = all(d.kind == "llama_server" for d in group.deployments)
+        self.supports_schema = enforces_schema(group.deployments, litellm)
         self._timeout_s = timeout_s
+        self._idle_timeout_s = idle_timeout_s
         self._retries = retries
         self._sleep = sleep
         self._lease: ClientLease | None = None
+        self._slots = asyncio.Semaphore(max_parallel_calls) if max_parallel_calls else None
+        settings = dict(router_settings or {})
         groups = (group, *other_groups)
-        settings: dict[str, object] = {**(router_settings or {})}
-        deployments = [d.as_litellm(g.name) for g in groups for d in g.deployments]
-        self._secrets = tuple(secret_strings([deployments, settings]))
+        self._deployments = {d.id: d for g in reversed(groups) for d in g.deployments}
+        self._secrets = tuple(secret_strings([[d.as_litellm(g.name) for g in groups for d in g.deployments], settings]))
         spare_loopback_the_proxy(d.base_url for g in groups for d in g.deployments if d.base_url)
-        settings["num_retries"] = 0
-        if len(group.deployments) == 1 and not other_groups:
-            # Nowhere else to go: a cooled-down only deployment would turn a short 429 into "none available".
-            settings.setdefault("disable_cooldowns", True)
-        self._router = litellm.Router(model_list=deployments, **settings)
+        self._pacing = _pacing(groups, limiter, sleep)
+        self._usage = UsageReader(litellm)
+        self._route = route_for(litellm, group, other_groups, settings, sleep=sleep)
 
     async def complete(self, prompt: Prompt, decoding: Decoding, *, on_text: OnText | None = None) -> Completion:
         """The reply; see `ChatModel.complete`."""
         if self._lease is None:
             self._lease = ClientLease(self._litellm)
-        emit = _Emitter(on_text) if on_text is not None else None
-        spent: list[CallUsage] = []
+        call = _Call(self, prompt, decoding, Emitter(on_text) if on_text is not None else None)
         retrying = AsyncRetrying(
             stop=stop_after_attempt(self._retries + 1),
-            wait=_wait,
-            retry=retry_if_exception(lambda e: isinstance(e, ModelError) and e.retryable),
-            sleep=self._sleep,
+            wait=call.wait_s,
+            retry=retry_if_exception(call.again),
+            sleep=call.pause,
             reraise=True,
         )
         completion: Completion | None = None
         async for attempt in retrying:
             with attempt:
-                completion = await self._call(prompt, decoding, emit, spent, attempt.retry_state.attempt_number)
+                completion = await call.attempt(attempt.retry_state.attempt_number)
         if completion is None:  # pragma: no cover - tenacity re-raises instead
             raise BadOutput("no reply.")
         return completion
 
     async def close(self) -> None:
         """Lets go of the Router, and of connections that no other model of this event loop uses."""
-        discard = getattr(self._router, "discard", None)
-        if discard is not None:
-            discard()
+        self._route.close()
         lease, self._lease = self._lease, None
         if lease is not None:
             await lease.release()
 
-    async def _call(
-        self, prompt: Prompt, decoding: Decoding, emit: _Emitter | None, spent: list[CallUsage], attempt: int
-    ) -> Completion:
-        request = self._request(prompt, decoding)
-        started = time.perf_counter()
-        failed: ModelError | None = None
-        try:
-            if emit is None:
-                reply = _whole(await self._router.acompletion(**request))
-            else:
-                emit.restart()
-                stream = await self._router.acompletion(**request, stream=True, stream_options={"include_usage": True})
-                reply = await _streamed(stream, emit)
-        except ModelError:
-            raise
-        except Exception as error:  # the one place where litellm's many exceptions become ours
-            failed = translated(error, deployment=self.name, secrets=self._secrets, usage=_usage_of(spent))
-            cause = blotted_cause(error, self._secrets)
-        if failed is not None:  # raised outside the handler: its context would hold the raw error
-            raise failed from cause
-        deployment = str(reply.hidden.get("model_id") or self.group.deployments[0].id)
-        spent.append(self._usage(reply))
-        usage = _total(spent)
-        text = visible_text(reply.raw)
-        finish: FinishReason = _FINISH.get(reply.finish or "", "other")
-        if finish == "content_filter":
-            raise ContentRefused(
-                f"{self.name} refused to answer (content filter).", deployment=deployment, usage=_usage_of(spent)
-            )
-        if not text and finish != "length":
-            raise _EmptyReply(f"{self.name} gave an empty reply.", deployment=deployment, usage=_usage_of(spent))
-        return Completion(text, finish, usage, deployment, time.perf_counter() - started, attempt)
+    def _answered_by(self, reply: Reply, admission: Admission) -> Deployment:
+        """The deployment that a reply came from: litellm's word, else where it was sent."""
+        for found in (reply.hidden.get("model_id"), admission.deployment):
+            if found is not None and str(found) in self._deployments:
+                return self._deployments[str(found)]
+        return self.group.deployments[0]
 
-    def _request(self, prompt: Prompt, decoding: Decoding) -> dict[str, Any]:
-        request: dict[str, Any] = {
-            "model": self.name,
-            "messages": prompt.messages(),
-            "max_tokens": decoding.max_tokens,
-            "temperature": decoding.temperature,
-            # Some hosted models refuse a temperature of 0 or a parameter of another's; litellm leaves those out then.
-            "drop_params": True,
-            "timeout": self._timeout_s or _timeout_for(prompt, decoding),
-        }
-        if self.supports_grammar:
-            # A prefix left over in the slot would shift the borders of computed batches, and with them greedy text:
-            # a resumed run could answer otherwise than an uninterrupted one. Notes are short: no thinking aloud.
-            body: dict[str, Any] = {
-                "cache_prompt": False,
-                "chat_template_kwargs": {"enable_thinking": False},
-            }
-            if decoding.grammar is not None:
-                body["grammar"] = decoding.grammar
-            if decoding.repeat_penalty is not None:
-                body["repeat_penalty"] = decoding.repeat_penalty
-            request["extra_body"] = body
-        return request
 
-    def _usage(self, reply: _Reply) -> CallUsage:
-        """What the server reports; numbers that cannot be (below 0, more cached than sent) are held to what can."""
-        details = getattr(reply.usage, "prompt_tokens_details", None)
-        n_prompt = _count(reply.usage, "prompt_tokens")
-        return CallUsage(
-            prompt_tokens=n_prompt,
-            cached_tokens=min(n_prompt, _count(details, "cached_tokens")),
-            completion_tokens=_count(reply.usage, "completion_tokens"),
-            cost_usd=0.0 if self._local else self._cost(reply),
+class _Call:
+    """One `complete`: its attempts, what they cost, and where they failed."""
+
+    def __init__(self, model: LitellmModel, prompt: Prompt, decoding: Decoding, emit: Emitter | None) -> None:
+        self._model = model
+        self._prompt = prompt
+        self._decoding = decoding
+        self._emit = emit
+        self._spent: list[CallUsage] = []
+        self._failed: set[str] = set()
+        self._refused_by: str | None = None
+        """The deployment that no other call is sent to while this one waits."""
+
+    async def attempt(self, number: int) -> Completion:
+        """One attempt; its failure is remembered for the next."""
+        model, emit = self._model, self._emit
+        if self._failed.issuperset(d.id for d in model.group.deployments):
+            self._failed.clear()
+        self._refused_by = None
+        deadline = deadline_for(
+            self._prompt,
+            self._decoding,
+            timeout_s=model._timeout_s,
+            idle_timeout_s=model._idle_timeout_s,
+            stream=emit is not None,
         )
+        async with model._slots or contextlib.nullcontext():
+            admission = Admission(model._pacing, deadline, tokens=self._tokens_at_most(), avoid=frozenset(self._failed))
+            outcome: Outcome = "dropped"
+            failed: ModelError | None = None
+            try:
+                with model._route.admitting(admission), one_try():
+                    async with deadline.watched():
+                        reply = await self._reply(admission, deadline)
+                outcome = "ok"
+            except Exception as error:  # the one place where litellm's many exceptions become ours
+                failed = self._translated(error, admission, deadline)
+                outcome = _outcome(failed)
+                cause = blotted_cause(error, model._secrets)
+            finally:
+                if admission.leave(outcome):
+                    self._refused_by = admission.deployment
+            if failed is None:
+                return await self._completed(reply, admission, number)
+        if admission.deployment is not None:
+            self._failed.add(admission.deployment)
+        raise failed from cause  # outside the handler: its context would hold the raw error
 
-    def _cost(self, reply: _Reply) -> float | None:
-        """Dollars, or None where no price is known; litellm says 0 for unknown ones in some releases."""
-        cost = reply.hidden.get("response_cost")
-        if isinstance(cost, int | float) and cost > 0:
-            return float(cost)
-        deployment = self.group.deployment(str(reply.hidden.get("model_id"))) or self.group.deployments[0]
-        if deployment.info and deployment.info.get("input_cost_per_token") is not None:
-            return float(cost or 0.0)
-        if deployment.local:
-            return 0.0
-        # The Router enters what model_info says into the price list: an entry alone is no price.
-        names = (deployment.model, deployment.model.partition("/")[2])
-        entries = (self._litellm.model_cost.get(name) or {} for name in names)
-        known = any(entry.get("input_cost_per_token") is not None for entry in entries)
-        return float(cost) if known and cost is not None else None
+    def again(self, error: BaseException) -> bool:
+        """Whether another attempt may do better."""
+        if not isinstance(error, ModelError):
+            return False
+        return error.retryable or (isinstance(error, _ELSEWHERE) and self._elsewhere)
+
+    def wait_s(self, state: RetryCallState) -> float:
+        """Seconds before the next attempt: the server's wish where it has one, else growing, always with jitter."""
+        error = state.outcome.exception() if state.outcome is not None else None
+        if self._elsewhere:
+            self._refused_by = None  # the Router cools it down, and nobody waits for it
+            return random.uniform(0.0, 0.1)
+        asked = getattr(error, "retry_after_s", None)
+        if asked is not None:
+            return min(float(asked) * random.uniform(1.0, 1.1), _MAX_WAIT_S)
+        if isinstance(error, RateLimited):
+            seconds = _REFUSED_WAIT_S * _REFUSED_GROWTH ** (state.attempt_number - 1)
+            return min(seconds * random.uniform(0.85, 1.15), _MAX_WAIT_S)
+        return wait_random_exponential(multiplier=0.5, max=_MAX_WAIT_S)(state)
+
+    async def pause(self, seconds: float) -> None:
+        """Waits; after a refusal nobody else is sent to that deployment meanwhile."""
+        pacing, refused_by = self._model._pacing, self._refused_by
+        async with pacing.pace(refused_by).hold() if refused_by is not None else contextlib.nullcontext():
+            await self._model._sleep(seconds)
+
+    @property
+    def _elsewhere(self) -> bool:
+        """Whether the group has a deployment that has not failed this call."""
+        return any(d.id not in self._failed for d in self._model.group.deployments)
+
+    async def _reply(self, admission: Admission, deadline: Deadline) -> Reply:
+        model = self._model
+        request = request_for(
+            model.group, self._prompt, self._decoding, schemas=model.supports_schema, total_s=deadline.total_s
+        )
+        if self._emit is None:
+            return whole(await model._route.send(request, admission))
+        self._emit.restart()
+        request |= {"stream": True, "stream_options": {"include_usage": True}}
+        return await streamed(await model._route.send(request, admission), self._emit, deadline.piece)
+
+    async def _completed(self, reply: Reply, admission: Admission, number: int) -> Completion:
+        """The reply, paid for. Raises: ContentRefused, UnusableReply."""
+        model = self._model
+        deployment = model._answered_by(reply, admission)
+        usage = model._usage.read(reply, self._prompt, deployment)
+        self._spent.append(usage)
+        await admission.settle(usage.prompt_tokens + usage.completion_tokens)
+        text, finish = visible_text(reply.raw), finish_reason(reply)
+        problem = "refused to answer (content filter)" if finish == "content_filter" else "gave an empty reply"
+        if finish == "content_filter" or (not text and finish != "length"):
+            kind = ContentRefused if finish == "content_filter" else UnusableReply
+            self._failed.add(deployment.id)
+            raise kind(f"{model.name} {problem}.", deployment=deployment.id, usage=usage_of(self._spent))
+        seconds = asyncio.get_running_loop().time() - (admission.sent_at or 0.0)
+        return Completion(text, finish, sum_of_calls(self._spent), deployment.id, seconds, number)
+
+    def _translated(self, error: Exception, admission: Admission, deadline: Deadline) -> ModelError:
+        model, usage = self._model, usage_of(self._spent)
+        if deadline.expired:
+            return ModelTimeout(
+                f"the call to {model.name} failed: {deadline.cause}.",
+                hint=TIMEOUT_HINT,
+                deployment=admission.deployment,
+                usage=usage,
+            )
+        failed = translated(error, deployment=model.name, secrets=model._secrets, usage=usage)
+        failed.deployment = admission.deployment or failed.deployment
+        failed.usage = failed.usage or usage
+        return failed
+
+    def _tokens_at_most(self) -> int:
+        """For rate limits; 0 where there are none, since it takes a look at the whole prompt."""
+        if not self._model._pacing.limits:
+            return 0
+        return self._model._usage.estimated_prompt(self._prompt) + self._decoding.max_tokens
 
 
-class _Emitter:
-    """Hands on the visible part of a stream, once, also when a retry starts the text over."""
-
-    def __init__(self, on_text: OnText) -> None:
-        self._on_text = on_text
-        self._given = ""
-        self._raw = ""
-
-    def restart(self) -> None:
-        self._raw = ""
-
-    def feed(self, piece: str) -> None:
-        self._raw += piece
-        held = self._raw.rfind("<")
-        # A "<think>" may be cut in two by the stream: what could become one waits for its end.
-        settled = self._raw[:held] if held >= 0 and len(self._raw) - held < len("</thinking>") else self._raw
-        visible = visible_text(settled)
-        if visible.startswith(self._given) and len(visible) > len(self._given):
-            self._on_text(visible[len(self._given) :])
-            self._given = visible
-
-    def finish(self) -> None:
-        visible = visible_text(self._raw)
-        if visible.startswith(self._given) and len(visible) > len(self._given):
-            self._on_text(visible[len(self._given) :])
-            self._given = visible
-
-
-def _whole(response: Any) -> _Reply:
-    choice = response.choices[0]
-    hidden = getattr(response, "_hidden_params", None) or {}
-    return _Reply(choice.message.content or "", choice.finish_reason, getattr(response, "usage", None), hidden)
-
-
-async def _streamed(stream: AsyncIterator[Any], emit: _Emitter) -> _Reply:
-    parts: list[str] = []
-    finish: str | None = None
-    usage: Any = None
-    hidden: dict[str, Any] = dict(getattr(stream, "_hidden_params", None) or {})
-    async for chunk in stream:
-        usage = getattr(chunk, "usage", None) or usage
-        if not chunk.choices:
-            continue
-        choice = chunk.choices[0]
-        piece = getattr(choice.delta, "content", None)
-        if piece:
-            parts.append(piece)
-            emit.feed(piece)
-        finish = choice.finish_reason or finish
-    if finish is None:
-        raise ConnectionError("the stream ended before the reply was complete")
-    emit.finish()
-    return _Reply("".join(parts), finish, usage, hidden)
-
-
-def _wait(state: RetryCallState) -> float:
-    """Seconds before the next try: the server's wish where it has one, else exponential with full jitter."""
-    error = state.outcome.exception() if state.outcome is not None else None
-    asked = getattr(error, "retry_after_s", None)
-    if asked is not None:
-        return min(float(asked), _MAX_WAIT_S)
-    return wait_random_exponential(multiplier=0.5, max=_MAX_WAIT_S)(state)
-
-
-def _timeout_for(prompt: Prompt, decoding: Decoding) -> float:
-    n_prompt = (len(prompt.system) + len(prompt.prefix) + len(prompt.tail)) / _CHARS_PER_TOKEN
-    seconds = _BASE_TIMEOUT_S + n_prompt / _SLOW_READING + decoding.max_tokens / _SLOW_WRITING
-    return math.ceil(seconds / _TIMEOUT_STEP_S) * _TIMEOUT_STEP_S
-
-
-def _count(source: Any, name: str) -> int:
-    value = getattr(source, name, 0)
-    return max(0, int(value)) if isinstance(value, int | float) else 0
-
-
-def _usage_of(calls: list[CallUsage]) -> Usage | None:
-    """What was paid for replies that were of no use; None for none."""
-    total = Usage()
-    for call in calls:
-        total = total.plus(call)
-    return total if calls else None
-
-
-def _total(usages: list[CallUsage]) -> CallUsage:
-    costs = [u.cost_usd for u in usages]
-    return CallUsage(
-        prompt_tokens=sum(u.prompt_tokens for u in usages),
-        cached_tokens=sum(u.cached_tokens for u in usages),
-        completion_tokens=sum(u.completion_tokens for u in usages),
-        cost_usd=None if any(c is None for c in costs) else sum(c for c in costs if c is not None),
+def _outcome(failed: ModelError) -> Outcome:
+    """What a failure says of the deployment."""
+    if isinstance(failed, RateLimited):
+        return "limited"
+    return (
+        "failed"
+        if isinstance(failed, ModelTimeout | ModelUnavailable | AuthenticationFailed | ModelNotFound)
+        else "dropped"
     )
+
+
+def _pacing(groups: tuple[ModelGroup, ...], limiter: RateLimiter | None, sleep: Sleep) -> Pacing:
+    """By the limits in the deployments' entries."""
+    limits: dict[str, tuple[RateLimit, ...]] = {}
+    most: dict[str, int] = {}
+    for group in reversed(groups):
+        for deployment in group.deployments:
+            given = {**(deployment.info or {}), **(deployment.params or {})}
+            found = rate_limits(group.name, _endpoint(deployment), given)
+            if found:
+                limits[deployment.id] = found
+            parallel = given.get("max_parallel_requests")
+            if isinstance(parallel, int) and parallel > 0:
+                most[deployment.id] = parallel
+    return Pacing(limits, most, limiter=limiter, sleep=sleep)
+
+
+def _endpoint(deployment: Deployment) -> str:
+    """What a provider counts by: model, address and account."""
+    return "\n".join((deployment.model, deployment.address or "", deployment.api_key or ""))

@@ -8,13 +8,23 @@ has to ask twice. Where a slot begins, calls of the slot that leaves the window 
 from __future__ import annotations
 
 import math
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Protocol
 
-__all__ = ["FARTHEST_SLOTS", "N_SLOTS", "Grant", "LocalRates", "RateLimit", "RateLimiter", "rate_limits"]
+__all__ = [
+    "FARTHEST_SLOTS",
+    "N_SLOTS",
+    "Grant",
+    "LocalRates",
+    "RateLimit",
+    "RateLimiter",
+    "local_limiter",
+    "rate_limits",
+]
 
 N_SLOTS = 60
 """Of a window; a call counts for one slot more than the window has, since it may come at the end of its own."""
@@ -82,11 +92,12 @@ class _Ledger:
 
 
 class LocalRates:
-    """The limiter of one process."""
+    """The limiter of one process; safe to use from several threads."""
 
     def __init__(self, *, window_s: float = 60.0, clock: Callable[[], float] = time.monotonic) -> None:
         self.window_s = window_s
         self._clock = clock
+        self._lock = threading.Lock()
         self._ledgers: dict[str, _Ledger] = {}
 
     async def book(self, limits: Sequence[RateLimit], tokens: int) -> Grant:
@@ -98,24 +109,26 @@ class LocalRates:
         limits = tuple(limits)
         tokens = held_to(limits, tokens)
         now = self._clock()
-        first = slot_of(now, self.window_s)
-        slot = max(first, earliest)
+        with self._lock:
+            slot = self._first_free(limits, tokens, slot_of(now, self.window_s), earliest)
+            for limit in limits:
+                ledger = self._ledgers[limit.key]
+                ledger.calls[slot] = ledger.calls.get(slot, 0) + 1
+                ledger.tokens[slot] = ledger.tokens.get(slot, 0) + tokens
+                ledger.last = slot
+        return Grant(limits, tokens, slot, wait_until(slot, now, self.window_s))
+
+    def _first_free(self, limits: tuple[RateLimit, ...], tokens: int, now: int, earliest: int) -> int:
         ledgers = [self._ledgers.setdefault(limit.key, _Ledger()) for limit in limits]
         for ledger in ledgers:
-            ledger.tidy(first)
+            ledger.tidy(now)
+        slot = max(now, earliest)
         while True:
-            later = max(
-                (_first_free(limit, ledger, slot, tokens) for limit, ledger in zip(limits, ledgers, strict=True)),
-                default=slot,
-            )
+            pairs = zip(limits, ledgers, strict=True)
+            later = max((_first_free(limit, ledger, slot, tokens) for limit, ledger in pairs), default=slot)
             if later == slot:
-                break
+                return slot
             slot = later
-        for ledger in ledgers:
-            ledger.calls[slot] = ledger.calls.get(slot, 0) + 1
-            ledger.tokens[slot] = ledger.tokens.get(slot, 0) + tokens
-            ledger.last = slot
-        return Grant(limits, tokens, slot, wait_until(slot, now, self.window_s))
 
     async def settle(self, grant: Grant, tokens: int | None) -> None:
         """See `RateLimiter.settle`."""
@@ -123,16 +136,25 @@ class LocalRates:
 
     def settle_now(self, grant: Grant, tokens: int | None) -> None:
         """`settle` without an event loop."""
-        for limit in grant.limits:
-            ledger = self._ledgers.get(limit.key)
-            if ledger is None or grant.slot not in ledger.calls:
-                continue  # older than the window: it counts for nothing any more
-            ledger.tokens[grant.slot] += (tokens or 0) - grant.tokens
-            if tokens is None:
-                ledger.calls[grant.slot] -= 1
+        with self._lock:
+            for limit in grant.limits:
+                ledger = self._ledgers.get(limit.key)
+                if ledger is None or grant.slot not in ledger.calls:
+                    continue  # older than the window: it counts for nothing any more
+                ledger.tokens[grant.slot] += (tokens or 0) - grant.tokens
+                if tokens is None:
+                    ledger.calls[grant.slot] -= 1
 
     async def close(self) -> None:
         """Nothing is held."""
+
+
+_process = LocalRates()
+
+
+def local_limiter() -> RateLimiter:
+    """The limiter that all models of this process share where no other one is given."""
+    return _process
 
 
 def rate_limits(group: str, endpoint: str, deployment: Mapping[str, object]) -> tuple[RateLimit, ...]:
