@@ -107,6 +107,8 @@ class Retriever:
     @staticmethod
     def template_texts(profile: ReadingProfile) -> list[str]:
         """What is constant in its prompts."""
+        if not profile.cites:
+            return []
         template, *forms = _templates()
         return [f"{template.text}{form.text}{_AGAIN}" for form in forms]
 

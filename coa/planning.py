@@ -8,6 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from coa.agents import Manager, QuotingWorker, Worker
+from coa.agents.retriever import Retriever
 from coa.chunking import chunk_document
 from coa.config import Settings
 from coa.errors import ConfigError, DocumentEmpty, LimitsError
@@ -64,6 +65,7 @@ def limits_for(gateway: Gateway, settings: Settings, *, words: int | None = None
         *Worker.template_texts(profile),
         *Manager.template_texts(profile),
         *QuotingWorker.template_texts(profile),
+        *Retriever.template_texts(profile),
     ]
     counts = gateway.counter.count([SYSTEM + "\n" + reading_prefix("", ()) + text for text in templates])
     fit = partial(

@@ -11,6 +11,8 @@ from coa.agents.demonstrator import Demonstrator
 from coa.agents.judge import Judge, QuotingJudge
 from coa.agents.merger import Merger, QuotingMerger
 from coa.agents.passages import PassageReader, QuotingPassageReader
+from coa.agents.reasoner import ExtractiveReasoner, Reasoner
+from coa.agents.retriever import LexicalRetriever, Retriever
 from coa.config import Settings
 from coa.errors import ConfigError
 from coa.limits import Limits, ReadingProfile
@@ -133,6 +135,18 @@ def _demonstrator(inputs: RoleInputs) -> Demonstrator:
     return Demonstrator(inputs.model, inputs.limits, inputs.profile, language=inputs.record.language)
 
 
+def _retriever(inputs: RoleInputs) -> Retriever | LexicalRetriever:
+    if inputs.profile.quotes or not inputs.profile.cites:
+        return LexicalRetriever(inputs.chunks)
+    return Retriever(inputs.model, inputs.limits, inputs.profile, temperature=inputs.settings.temperature)
+
+
+def _reasoner(inputs: RoleInputs) -> Reasoner | ExtractiveReasoner:
+    if inputs.profile.quotes or not inputs.profile.cites:
+        return ExtractiveReasoner(inputs.model, inputs.chunks)
+    return Reasoner(inputs.model, inputs.limits, inputs.profile, **_writing(inputs))
+
+
 class _Writing(TypedDict):
     language: str | None
     temperature: float
@@ -149,4 +163,6 @@ _MAKERS: dict[str, Callable[[RoleInputs], object]] = {
     "merger": _merger,
     "passages": _passages,
     "demonstrator": _demonstrator,
+    "retriever": _retriever,
+    "reasoner": _reasoner,
 }

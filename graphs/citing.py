@@ -53,7 +53,7 @@ def add_citing(graph: StateGraph[Any, ReadContext, Any, Any]) -> str:
 async def _cite(state: ReadState, runtime: Runtime[ReadContext]) -> dict[str, object]:
     """Puts the answer together from the note store; makes no call."""
     output = await asyncio.to_thread(cited, runtime.context, state.get("question"), state.get("stopped"))
-    return {**output, "finished": True}
+    return {**output, "warnings": [*(state.get("warnings") or ()), *output["warnings"]], "finished": True}
 
 
 def cited(context: ReadContext, question: str | None, stopped: str | None = None) -> ReadOutput:

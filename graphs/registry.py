@@ -12,6 +12,7 @@ from typing import Any
 from langgraph.graph import StateGraph
 
 from coa.errors import ConfigError
+from coa.graphs.alr2 import alr2_estimate, build_alr2
 from coa.graphs.chain import build_chain
 from coa.graphs.context import ReadContext
 from coa.graphs.direct import build_direct
@@ -26,6 +27,7 @@ from coa.graphs.estimates import (
 )
 from coa.graphs.merge import build_merge
 from coa.graphs.paths import build_bidirectional, build_permutation, build_self_consistency
+from coa.graphs.rag import build_rag, rag_estimate
 from coa.graphs.state import ReadInput, ReadOutput
 from coa.graphs.tree import build_tree
 
@@ -102,6 +104,20 @@ STRATEGIES: dict[str, Strategy] = {
             build_direct,
             frozenset({"passages"}),
             direct_estimate,
+        ),
+        Strategy(
+            "alr2",
+            "evidence by sentence ids from every chunk, checked; the answer from the evidence alone, in rounds",
+            build_alr2,
+            frozenset({"retriever", "reasoner"}),
+            alr2_estimate,
+        ),
+        Strategy(
+            "rag",
+            "one answer call over the passages that a ranking by words puts first",
+            build_rag,
+            frozenset({"reasoner"}),
+            rag_estimate,
         ),
     )
 }
