@@ -19,6 +19,8 @@ Origin = Literal["model", "code"]
 
 # A few sentences that a model forgot belong to what stands before them; more of them are a subject of their own.
 _SHORT_GAP = 3
+# What models put around titles.
+_MARKS = ' "“”„«»*_`'
 
 TitleOf = Callable[[int, int], str]
 """A title, made by code, for the sentences from `start` to before `end`."""
@@ -263,7 +265,7 @@ def _flat(drafts: Sequence[Draft]) -> Iterator[Draft]:
 
 
 def _title(text: str) -> str:
-    return " ".join(text.split())
+    return " ".join(text.split()).strip(_MARKS)
 
 
 def _aspect_to_json(aspect: Aspect) -> dict[str, Any]:

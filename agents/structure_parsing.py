@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 import json_repair
@@ -23,7 +24,7 @@ from coa.agents.structure import Description, Draft
 
 __all__ = ["Parsed", "parse_ranges"]
 
-_N = r"\d{1,7}"
+_N = r"\d{1,30}"
 _RANGES = rf"{_N}(?:\s?[-–]\s?{_N})?(?:,\s?{_N}(?:\s?[-–]\s?{_N})?)*"
 _SCOPE_LINE = re.compile(r"Scope: (\S.*)")
 _ITEM_LINE = re.compile(rf"(\d{{1,3}})\.(?:(\d{{1,3}})\.)? (\S.*?) \[({_RANGES})\]")
@@ -31,13 +32,17 @@ _ITEM_LINE = re.compile(rf"(\d{{1,3}})\.(?:(\d{{1,3}})\.)? (\S.*?) \[({_RANGES})
 _FENCE = re.compile(r"^\s*```.*$", re.MULTILINE)
 _EMPHASIS = re.compile(r"\*\*|__|`")
 _JOINED = re.compile(rf"[\])】）]\s*(-|–|—|~|to|bis|à|a|至|,|;|and|&|und|et|y)\s*[\[(【（](?=\s*{_N}\s*[\])】）])")
+_BRACKETS = re.compile(r"[\[(【（][^\])】）]*[\])】）]")
+_TAG = re.compile(r"</?(?:ol|ul|li|p|br|div|table|tr|td|th|b|i|strong|em)\b[^>]*>", re.IGNORECASE)
+_START_END = re.compile(rf"\b(?:start|first|from)\s*:\s*({_N})\s*,?\s*(?:end|last|to)\s*:\s*({_N})", re.IGNORECASE)
+_RANGE_LABEL = re.compile(r"(?:sentence\s*(?:range|ids?|numbers?)?s?|range|lines?)", re.IGNORECASE)
 _DOTTED = re.compile(rf"\b{_N}\.({_N})\b")
 _LABEL = r"(?:sentences?|sent\.|lines?|ids?|nos?\.?|numbers?|range|sätze|satz|phrases?|frases?|oraciones|句)"
 _LIST = (
     rf"{_N}(?:\s*(?:-|–|—|~|to|through|bis|à|a|至)\s*{_N})?"
     rf"(?:\s*(?:,|;|、|and|&|und|et|y|\s)\s*{_N}(?:\s*(?:-|–|—|~|to|through|bis|à|a|至)\s*{_N})?)*"
 )
-_BRACKETED = re.compile(rf"[\[(【（<]\s*(?:{_LABEL}\s*:?\s*)?({_LIST})\s*[\])】）>]", re.IGNORECASE)
+_BRACKETED = re.compile(rf"[\[(【（<]\s*(?:{_LABEL}\s*:?\s*)?({_LIST})\s*(?:[\])】）>]|$)", re.IGNORECASE)
 _LABELLED = re.compile(rf"\b{_LABEL}\s*[:#]?\s*({_LIST})\b", re.IGNORECASE)
 _AT_END = re.compile(rf"(?:[:–—-]|\s)\s*({_N}\s*(?:-|–|—|to)\s*{_N}(?:\s*,\s*{_N}(?:\s*[-–]\s*{_N})?)*)\s*\.?$")
 _ONE_RANGE = re.compile(rf"({_N})(?:\s*(?:-|–|—|~|to|through|bis|à|a|至)\s*({_N}))?", re.IGNORECASE)
@@ -54,7 +59,9 @@ _TITLE_KEYS = ("title", "aspectname", "aspect", "name", "heading", "topic", "lab
 _ASPECT_KEYS = ("aspects", "mainaspects", "outline", "sections", "items", "parts", "subaspects", "children", "nodes")
 _SCOPE_KEYS = ("scope", "topic", "subject", "title", "summary")
 _RANGE_KEYS = ("sentencerange", "range", "sentences", "sentenceids", "ids", "span", "descriptions")
+_NOT_IN_FORM = "the reply is not in the form that was asked for"
 _DEEPEST = 8
+_DEEPEST_JSON = 32
 _LONGEST_TITLE = 160
 _SUB_INDENT = 2
 
@@ -156,18 +163,20 @@ def _loose(reply: str) -> Parsed:
         found = _loose_json(reply[at:])
         if any(_has_ranges(d) for d in found.drafts):
             return found
-    return _loose_lines(_EMPHASIS.sub("", _FENCE.sub("", reply)))
+    text = _START_END.sub(r"\1-\2", _TAG.sub("\n", _FENCE.sub("", reply)))
+    return _loose_lines(_EMPHASIS.sub("", text))
 
 
 def _loose_lines(text: str) -> Parsed:
-    scope = ""
+    scope, first_line = "", ""
     drafts: list[Draft] = []
     for line in text.splitlines():
         named = _SCOPE_WORD.match(line)
-        if named is not None and not drafts:
+        if named is not None:
             scope = scope or _clean(named.group(1))
             continue
-        body = _JOINED.sub(r" \1 ", line)
+        in_table = line.lstrip().startswith("|")
+        body = _JOINED.sub(r" \1 ", line.replace("|", " ") if in_table else line)
         marker = _MARKER.match(body)
         rest = body[marker.end() :] if marker is not None else body
         title, ranges = _split(rest)
@@ -175,18 +184,20 @@ def _loose_lines(text: str) -> Parsed:
             _last(drafts).ranges.extend(ranges)  # the range stands on a line of its own
         elif marker is not None or ranges or _TITLE_WORD.match(rest.lstrip()):
             _siblings(drafts, marker).append(Draft(title, ranges))
-        elif not drafts and not scope:
-            scope = _clean(line)
-    return Parsed(scope[:_LONGEST_TITLE], drafts, "the reply is not in the form that was asked for")
+        elif not drafts and not in_table:
+            first_line = first_line or _clean(line)
+    return Parsed((scope or first_line)[:_LONGEST_TITLE], drafts, _NOT_IN_FORM)
 
 
 def _split(text: str) -> tuple[str, list[Description]]:
     """A line's title and ranges."""
+    text = _BRACKETS.sub(lambda m: _DOTTED.sub(r"\1", m.group()), text)
     for pattern in (_BRACKETED, _LABELLED, _AT_END):
         found = list(pattern.finditer(text))
         if found:
-            ranges = [r for m in found for r in _ranges(_DOTTED.sub(r"\1", m.group(1)))]
-            return _clean(pattern.sub(" ", text)), ranges
+            ranges = [r for m in found for r in _ranges(m.group(1))]
+            title = _clean(pattern.sub(" ", text))
+            return ("" if _RANGE_LABEL.fullmatch(title) else title), ranges
     return _clean(text), []
 
 
@@ -205,7 +216,8 @@ def _last(drafts: Sequence[Draft]) -> Draft:
 
 def _loose_json(text: str) -> Parsed:
     try:
-        raw = json_repair.loads(text)
+        # Its time grows with the square of the depth, and no structure is that deep.
+        raw = json_repair.loads(text) if _depth(text) <= _DEEPEST_JSON else None
     except (ValueError, RecursionError, TypeError, IndexError):
         raw = None
     scope = ""
@@ -218,7 +230,13 @@ def _loose_json(text: str) -> Parsed:
         if isinstance(raw, dict):  # {"title": "1-9", …}
             raw = [{"title": k, "range": v} for k, v in raw.items()]
     drafts = [_loose_aspect(a) for a in raw] if isinstance(raw, list) else []
-    return Parsed(_clean(scope)[:_LONGEST_TITLE], drafts, "the reply is not in the form that was asked for")
+    return Parsed(_clean(scope)[:_LONGEST_TITLE], drafts, _NOT_IN_FORM)
+
+
+def _depth(text: str) -> int:
+    """How deep the brackets of `text` are nested, those in strings counted too."""
+    steps = (1 if c in "[{" else -1 for c in text if c in "[]{}")
+    return max(accumulate(steps), default=0)
 
 
 def _loose_aspect(raw: Any, depth: int = 0) -> Draft:
