@@ -21,6 +21,8 @@ from coa.llm.litellm_model import LitellmModel, load_litellm
 from coa.llm.litellm_settings import CallSettings, SharedState, call_settings, check_router_settings
 from coa.llm.opening import Engines, OpenModel, open_model
 from coa.llm.prices import prices_of
+from coa.llm.rates import RateLimiter
+from coa.llm.response_store import ResponseStore
 from coa.llm.token_counters import close_counter
 from coa.llm.wrapping import wrapped
 from coa.tokens import TokenCounter
@@ -44,11 +46,17 @@ class Gateway:
         *,
         calls: CallSettings | None = None,
         engines: Engines | None = None,
+        limiter: RateLimiter | None = None,
+        response_store: ResponseStore | None = None,
     ) -> None:
-        """`models` are those that `models_named` lists, by the names that the settings give."""
+        """`models` are those that `models_named` lists, by the names that the settings give; see `open_gateway`."""
         self.settings = settings
         self.models = dict(models)
         self.calls = calls or call_settings(settings)
+        self.limiter = limiter
+        self.response_store = response_store
+        """Where replies are kept; None takes a file in coa's folder. To be set before the first chat model is made."""
+        self._told: dict[str, None] = {}
         self._main, self._roles = models_named(settings)
         self._engines = engines or Engines()
         self._litellm: asyncio.Task[ModuleType] | None = None
@@ -79,7 +87,11 @@ class Gateway:
     def warnings(self) -> tuple[str, ...]:
         """What a user should know of the models, once each."""
         found = [w for model in self.models.values() for w in model.warnings]
-        return tuple(dict.fromkeys([*found, *self.calls.warnings]))
+        return tuple(dict.fromkeys([*found, *self.calls.warnings, *self._told]))
+
+    def warn(self, message: str) -> None:
+        """Adds to `warnings` what came up during calls."""
+        self._told[message] = None
 
     @property
     def chunk_tokens(self) -> int | None:
@@ -147,6 +159,8 @@ class Gateway:
             if outer is not raw and close is not None:
                 await close()
             await raw.close()
+        if self.response_store is not None:
+            await self.response_store.close()
         if self._shared is not None:
             self._shared.release()
             self._shared = None
@@ -180,6 +194,9 @@ class Gateway:
                     model.group,
                     retries=self.calls.retries,
                     timeout_s=self.calls.timeout_s,
+                    idle_timeout_s=self.settings.idle_timeout_s,
+                    max_parallel_calls=self.settings.max_parallel_calls,
+                    limiter=self.limiter,
                     router_settings=self.calls.router,
                     other_groups=model.fallbacks,
                 )
@@ -200,11 +217,20 @@ def models_named(settings: Settings) -> tuple[str, dict[str, str]]:
     return settings.model, roles
 
 
-async def open_gateway(settings: Settings, *, calls: bool = True, on_stage: OnStage | None = None) -> Gateway:
+async def open_gateway(
+    settings: Settings,
+    *,
+    calls: bool = True,
+    on_stage: OnStage | None = None,
+    limiter: RateLimiter | None = None,
+    response_store: ResponseStore | None = None,
+) -> Gateway:
     """The gateway to `settings.model` and to the models of single roles.
 
-    `calls` False leaves litellm alone until it is asked for. Raises: ModelNotFound for a name that nothing answers
-    to, ConfigError, and what starting an engine raises.
+    `calls` False leaves litellm alone until it is asked for. `limiter` keeps rates that are shared with other
+    processes and stays the caller's to close; `response_store` keeps replies in place of the file in coa's folder,
+    and is closed with the gateway. Raises: ModelNotFound for a name that nothing answers to, ConfigError, and what
+    starting an engine raises.
     """
     tell = on_stage or (lambda _: None)
     main, roles = models_named(settings)
@@ -223,7 +249,7 @@ async def open_gateway(settings: Settings, *, calls: bool = True, on_stage: OnSt
         if importing is not None:
             await asyncio.wait([importing])
         raise failed[0]
-    gateway = Gateway(settings, models, calls=asked, engines=engines)
+    gateway = Gateway(settings, models, calls=asked, engines=engines, limiter=limiter, response_store=response_store)
     gateway._litellm = importing
     return gateway
 

@@ -241,10 +241,10 @@ async def test_settings_of_litellm_hold_while_the_model_is_open(
 ) -> None:
     litellm = load_litellm()
     before = (litellm.modify_params, list(litellm.success_callback))
-    called: list[str] = []
+    called: asyncio.Queue[str] = asyncio.Queue()
 
     async def on_success(kwargs: dict[str, Any], *_others: object) -> None:
-        called.append(kwargs["model"])
+        called.put_nowait(kwargs["model"])
 
     monkeypatch.setitem(sys.modules, "coa_test_callbacks", SimpleNamespace(on_success=on_success))
     settings = _settings(
@@ -261,13 +261,10 @@ async def test_settings_of_litellm_hold_while_the_model_is_open(
     assert gateway.warnings[-1].startswith("litellm_settings: cache are for litellm's proxy")
     assert litellm.modify_params is before[0], "not before a model is made"
     await (await gateway.chat_model()).complete(ASK, Decoding(5))
-    async with asyncio.timeout(5):
-        while not called:
-            await asyncio.sleep(0.01)
+    assert await asyncio.wait_for(called.get(), 5) == "fault"
     assert litellm.modify_params is not before[0]
     await gateway.close()
     assert (litellm.modify_params, list(litellm.success_callback)) == before
-    assert called == ["fault"]
     wrong = await _opened(settings.model_copy(update={"router_settings": {"cooldown_tim": 1}}))
     with pytest.raises(ConfigError, match="did you mean 'cooldown_time'"):
         await wrong.chat_model()
