@@ -32,7 +32,7 @@ _ITEM_LINE = re.compile(rf"(\d{{1,3}})\.(?:(\d{{1,3}})\.)? (\S.*?) \[({_RANGES})
 _FENCE = re.compile(r"^\s*```.*$", re.MULTILINE)
 _EMPHASIS = re.compile(r"\*\*|__|`")
 _JOINED = re.compile(rf"[\])】）]\s*(-|–|—|~|to|bis|à|a|至|,|;|and|&|und|et|y)\s*[\[(【（](?=\s*{_N}\s*[\])】）])")
-_BRACKETS = re.compile(r"[\[(【（][^\])】）]*[\])】）]")
+_BRACKETS = re.compile(r"[\[(【（][^\[\]()【】（）]{0,200}[\])】）]")
 _TAG = re.compile(r"</?(?:ol|ul|li|p|br|div|table|tr|td|th|b|i|strong|em)\b[^>]*>", re.IGNORECASE)
 _START_END = re.compile(rf"\b(?:start|first|from)\s*:\s*({_N})\s*,?\s*(?:end|last|to)\s*:\s*({_N})", re.IGNORECASE)
 _RANGE_LABEL = re.compile(r"(?:sentence\s*(?:range|ids?|numbers?)?s?|range|lines?)", re.IGNORECASE)
@@ -63,6 +63,8 @@ _NOT_IN_FORM = "the reply is not in the form that was asked for"
 _DEEPEST = 8
 _DEEPEST_JSON = 32
 _LONGEST_TITLE = 160
+# No line of a reply that can be used is longer; patterns take longer than in proportion to a line's length.
+_LONGEST_LINE = 2000
 _SUB_INDENT = 2
 
 
@@ -176,7 +178,7 @@ def _loose_lines(text: str) -> Parsed:
             scope = scope or _clean(named.group(1))
             continue
         in_table = line.lstrip().startswith("|")
-        body = _JOINED.sub(r" \1 ", line.replace("|", " ") if in_table else line)
+        body = _JOINED.sub(r" \1 ", line.replace("|", " ") if in_table else line)[:_LONGEST_LINE]
         marker = _MARKER.match(body)
         rest = body[marker.end() :] if marker is not None else body
         title, ranges = _split(rest)
@@ -191,6 +193,7 @@ def _loose_lines(text: str) -> Parsed:
 
 def _split(text: str) -> tuple[str, list[Description]]:
     """A line's title and ranges."""
+    text = " ".join(text[:_LONGEST_LINE].split())
     text = _BRACKETS.sub(lambda m: _DOTTED.sub(r"\1", m.group()), text)
     for pattern in (_BRACKETED, _LABELLED, _AT_END):
         found = list(pattern.finditer(text))
