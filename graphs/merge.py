@@ -10,7 +10,7 @@ from langgraph.graph import START, StateGraph
 from langgraph.runtime import Runtime
 
 from coa.errors import ConfigError
-from coa.events import EvidenceFound, StageChanged
+from coa.events import ChunkRead, ChunkSkipped, ChunkStarted, StageChanged
 from coa.graphs.citing import add_citing, started
 from coa.graphs.context import ReadContext
 from coa.graphs.roles import AnsweringPassages, Judging
@@ -60,9 +60,19 @@ async def _read(state: ReadState, runtime: Runtime[ReadContext]) -> dict[str, ob
     if refusal is not None:
         return {"position": n_chunks, "stopped": refusal.reason}
     for at, step in zip(following, taken, strict=True):
-        said = str(step.payload.get("text", "")) if isinstance(step, StoredStep) else ""
-        runtime.stream_writer(EvidenceFound(context.ordinal(part, at), (said,) if said else ()))
+        if isinstance(step, StoredStep):
+            _tell(runtime, part, at, step)
     return {"position": following.stop}
+
+
+def _tell(runtime: Runtime[ReadContext], part: int, at: int, step: StoredStep) -> None:
+    context = runtime.context
+    ordinal, n_tokens = context.ordinal(part, at), context.parts[part].chunks[at].n_tokens
+    if step.cause is not None:
+        runtime.stream_writer(ChunkSkipped(ordinal, context.n_chunks, step.cause))
+        return
+    said = str(step.payload["text"])
+    runtime.stream_writer(ChunkRead(ordinal, context.n_chunks, n_tokens, said, bool(said), context.spent, step.seconds))
 
 
 def _reading(runtime: Runtime[ReadContext], part: int, at: int, question: str) -> PlannedStep:
@@ -71,6 +81,7 @@ def _reading(runtime: Runtime[ReadContext], part: int, at: int, question: str) -
     chunk: Chunk = context.parts[part].chunks[at]
 
     async def call() -> StepReply:
+        runtime.stream_writer(ChunkStarted(context.ordinal(part, at), context.n_chunks, chunk.n_tokens))
         reply = await reader.answer(question, [chunk])
         return StepReply({"text": reply.text, "truncated": reply.truncated}, reply.usage)
 
