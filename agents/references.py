@@ -7,10 +7,10 @@ chunk alone. In notes it becomes `[3.7]` (chunk 3, sentence 7, both from 1), so 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Container, Iterable, Mapping
 from typing import NamedTuple
 
-__all__ = ["Reference", "qualify", "references", "renumbered", "without_references"]
+__all__ = ["Reference", "qualify", "references", "renumbered", "with_known", "without_references"]
 
 _N = r"\d{1,6}"
 _BRACKET = re.compile(rf"[\[【]\s*({_N}(?:\.{_N})?(?:\s*[,;–-]\s*{_N}(?:\.{_N})?)*)\s*[\]】]")
@@ -60,6 +60,17 @@ def references(text: str) -> list[Reference]:
     return list(found)
 
 
+def with_known(text: str, known: Container[Reference]) -> str:
+    """`text` without the ids that hold none of `known`, nor what their removal would leave looking like one."""
+
+    def kept(match: re.Match[str]) -> str:
+        return match.group() if any(r in known for r in _listed(match.group(1), default_chunk=None)) else ""
+
+    while (changed := _tidy(_BRACKET.sub(kept, text))) != text:
+        text = changed
+    return text
+
+
 def without_references(text: str) -> str:
     """`text` without ids."""
     while (changed := _tidy(_BRACKET.sub("", text))) != text:
@@ -67,14 +78,21 @@ def without_references(text: str) -> str:
     return text
 
 
-def renumbered(text: str, places: Mapping[Reference, int]) -> str:
-    """`text` with each `[c.s]` made the number that `places` has for it; ids without one go."""
+def renumbered(text: str, places: Mapping[Reference, int], inserted: Iterable[tuple[int, str]] = ()) -> str:
+    """`text` with each `[c.s]` made the number that `places` has for it; ids without one go.
 
-    def replace(match: re.Match[str]) -> str:
+    `inserted` are texts with the offsets in `text` that they go to; none of them inside an id.
+    """
+    edits = [(at, at, new) for at, new in inserted]
+    for match in _BRACKET.finditer(text):
         numbers = [places[r] for r in _listed(match.group(1), default_chunk=None) if r in places]
-        return "".join(f"[{n}]" for n in dict.fromkeys(numbers))
-
-    return _tidy(_BRACKET.sub(replace, text))
+        edits.append((*match.span(), "".join(f"[{n}]" for n in dict.fromkeys(numbers))))
+    pieces: list[str] = []
+    done = 0
+    for start, end, new in sorted(edits, key=lambda edit: edit[:2]):
+        pieces += [text[done:start], new]
+        done = end
+    return _tidy("".join(pieces) + text[done:])
 
 
 def _listed(body: str, default_chunk: int | None) -> list[Reference]:
