@@ -54,18 +54,8 @@ class Manager(Prompted):
         """
         if not unit.text:
             return nothing_found_reply(query, self.language, on_text)
-        return await self.written(query, harmless(unit.text), self.templates(self.profile), on_text)
-
-    async def written(
-        self,
-        query: str | None,
-        notes: str,
-        templates: tuple[PromptTemplate, ...],
-        on_text: OnText | None,
-    ) -> ManagerReply:
-        """The model's answer from `notes` by the first of `templates`, or its summary by the second."""
-        asking, without = templates
-        common = {"notes": notes, "language": self.write_in}
+        asking, without = self.templates(self.profile)
+        common = {"notes": harmless(self.shown(unit)), "language": self.write_in}
         tail = (
             without.render(words=str(self.words), **common)
             if query is None
@@ -75,6 +65,10 @@ class Manager(Prompted):
         completion = await self.model.complete(Prompt(tail=tail), decoding, on_text=on_text)
         usage = Usage().plus(completion.usage, seconds=completion.seconds)
         return ManagerReply(completion.text, completion.finish_reason == "length", usage)
+
+    def shown(self, unit: CommunicationUnit) -> str:
+        """The unit as the prompt has it."""
+        return unit.text
 
 
 def nothing_found_reply(query: str | None, language: str | None, on_text: OnText | None = None) -> ManagerReply:
