@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from coa.graphs.state import ReadOutput
+from coa.run_format import CHOICE_KEY
 from coa.run_notes import DiskNotes
 from coa.runs import RunRecord
 from coa.types import Answer, Citation, Claim, Coverage, Document, Note, SkippedChunk
+
+if TYPE_CHECKING:  # langgraph takes seconds to import
+    from coa.graphs.state import ReadOutput
 
 __all__ = ["assembled"]
 
@@ -27,10 +31,12 @@ def assembled(
     if quotes and record.task == "summarize":
         told.append("the summary is made of sentences copied from the text: the model is too small to write one.")
     coverage = output["coverage"]
+    choice = next((s.payload for s in notes.all_steps() if s.key == CHOICE_KEY), None)
     return Answer(
         text=output["answer"],
         run_id=record.run_id,
-        strategy=record.strategy,
+        strategy=record.strategy if choice is None else str(choice["strategy"]),
+        strategy_reason=None if choice is None else str(choice["reason"]),
         model=record.model,
         question=record.question,
         coverage=Coverage(

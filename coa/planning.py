@@ -8,6 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from coa.agents import Manager, QuotingWorker, Worker
+from coa.agents.demonstrator import DEMONSTRATIONS_TOKENS
 from coa.agents.retriever import Retriever
 from coa.chunking import chunk_document
 from coa.config import Settings
@@ -68,10 +69,11 @@ def limits_for(gateway: Gateway, settings: Settings, *, words: int | None = None
         *Retriever.template_texts(profile),
     ]
     counts = gateway.counter.count([SYSTEM + "\n" + reading_prefix("", ()) + text for text in templates])
+    demonstrations = DEMONSTRATIONS_TOKENS if options_of(settings, profile).demos != "none" else 0
     fit = partial(
         fit_limits,
         window=gateway.window,
-        template_tokens=max(counts) + _CHAT_TEMPLATE_TOKENS,
+        template_tokens=max(counts) + _CHAT_TEMPLATE_TOKENS + demonstrations,
         question_tokens=settings.question_tokens,
         chunk_tokens=settings.chunk_tokens or _advised_chunk(gateway, settings),
         note_tokens=settings.note_tokens or gateway.note_tokens,

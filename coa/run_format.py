@@ -28,6 +28,7 @@ from coa.types import (
 )
 
 __all__ = [
+    "CHOICE_KEY",
     "FORMAT",
     "Part",
     "PartAnswer",
@@ -43,6 +44,8 @@ __all__ = [
     "step_from_json",
 ]
 
+CHOICE_KEY = "auto/choice"
+"""Of the step that holds the strategy which was chosen: `{"strategy": …, "reason": …}`."""
 FORMAT = 1
 """Of a run's files; one of another number is refused rather than misread."""
 

@@ -345,5 +345,7 @@ class Answer:
     """Quotes that a model wrote itself and that stand nowhere in the source; none of them is a citation."""
     verdict: Verdict | None = None
     """What strategies that weigh evidence say of it; None where the strategy does not."""
+    strategy_reason: str | None = None
+    """Why `strategy` was taken, where coa chose it."""
     prompts: Mapping[str, str] = field(default_factory=dict, repr=False)
     """Prompt names and the digests of their files, the reading prefix's version among them."""

@@ -13,6 +13,7 @@ from langgraph.graph import StateGraph
 
 from coa.errors import ConfigError
 from coa.graphs.alr2 import alr2_estimate, build_alr2
+from coa.graphs.auto import build_auto
 from coa.graphs.chain import build_chain
 from coa.graphs.context import ReadContext
 from coa.graphs.direct import build_direct
@@ -118,6 +119,12 @@ STRATEGIES: dict[str, Strategy] = {
             build_rag,
             frozenset({"reasoner"}),
             rag_estimate,
+        ),
+        Strategy(
+            "auto",
+            "direct, alr2 or chain, by the text's length, the window and the kind of question; says why",
+            build_auto,
+            frozenset({"worker", "manager", "passages", "retriever", "reasoner"}),
         ),
     )
 }

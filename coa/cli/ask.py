@@ -112,6 +112,13 @@ def resume(
         str | None, typer.Argument(metavar="[RUN]", help="The run, or the beginning of its id.", show_default=False)
     ] = None,
     last: Annotated[bool, typer.Option("--last", envvar="COA_LAST", help="The run that was started last.")] = False,
+    strike: Annotated[
+        str | None,
+        typer.Option(metavar="IDS", envvar="COA_STRIKE", help="Evidence to leave out, of a run that waits for review."),
+    ] = None,
+    accept: Annotated[
+        bool, typer.Option("--accept", envvar="COA_ACCEPT", help="Take the evidence of such a run as it is.")
+    ] = False,
     *,
     output: OutputOptions,
     common: CommonOptions,
@@ -122,6 +129,7 @@ def resume(
     """
     from coa.cli.invocation import invocation_of, settings_of
     from coa.cli.output import Output
+    from coa.cli.review import ids_in
     from coa.cli.session import Job, run_jobs
     from coa.errors import ConfigError
     from coa.runs import RunStore
@@ -133,7 +141,10 @@ def resume(
     store = RunStore(settings.home)
     record = store.get(run) if run is not None else store.last()
     document = store.document(record.document_sha256)
-    job = Job(lambda session: session.resume(record.run_id), title=record.question, language=document.language)
+    told = ids_in(strike) if strike is not None else [] if accept else None
+    job = Job(
+        lambda session: session.resume(record.run_id, review=told), title=record.question, language=document.language
+    )
     return run_jobs(invocation_of(ctx), settings, [job], sink, progress=not output.no_progress)
 
 

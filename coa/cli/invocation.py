@@ -72,6 +72,14 @@ def _flags(ctx: typer.Context, run: RunOptions | None) -> dict[str, object]:
         "max_cost": "max_cost_usd",
         "max_tokens_total": "max_tokens_total",
         "max_calls": "max_calls",
+        "passes": "passes",
+        "demos": "demos",
+        "paths": "paths",
+        "choose": "choose",
+        "rounds": "rounds",
+        "top_k": "top_k",
+        "preselect": "preselect",
+        "review": "review",
     }
     flags: dict[str, object] = {}
     for option, key in names.items():

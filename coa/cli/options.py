@@ -36,6 +36,28 @@ class NotesMode(StrEnum):
     QUOTES = "quotes"
 
 
+class DemosMode(StrEnum):
+    """Values of --demos."""
+
+    NONE = "none"
+    RECYCLED = "recycled"
+
+
+class ChooseMode(StrEnum):
+    """Values of --choose."""
+
+    JUDGE = "judge"
+    VOTE = "vote"
+
+
+class PreselectMode(StrEnum):
+    """Values of --preselect."""
+
+    AUTO = "auto"
+    NEVER = "never"
+    ALWAYS = "always"
+
+
 Book = Annotated[
     str, typer.Argument(metavar="BOOK", help="The document's file; - reads standard input.", show_default=False)
 ]
@@ -165,6 +187,42 @@ class RunOptions:
     max_calls: Annotated[
         int | None,
         typer.Option("--max-calls", min=1, metavar="N", envvar="COA_MAX_CALLS", help="Stop before more calls."),
+    ] = None
+    passes: Annotated[
+        int | None,
+        typer.Option("--passes", min=1, max=2, metavar="1|2", envvar="COA_PASSES", help="Readings of the chain."),
+    ] = None
+    demos: Annotated[
+        DemosMode | None,
+        typer.Option("--demos", envvar="COA_DEMOS", help="Examples made from the text, shown to the chain's agents."),
+    ] = None
+    paths: Annotated[
+        int | None,
+        typer.Option(
+            "--paths", min=2, max=9, metavar="N", envvar="COA_PATHS", help="Chains of self-consistency and permutation."
+        ),
+    ] = None
+    choose: Annotated[
+        ChooseMode | None,
+        typer.Option("--choose", envvar="COA_CHOOSE", help="How one of several chains' answers is chosen."),
+    ] = None
+    rounds: Annotated[
+        int | None,
+        typer.Option("--rounds", min=1, max=5, metavar="N", envvar="COA_ROUNDS", help="Of retrieving, at most (alr2)."),
+    ] = None
+    top_k: Annotated[
+        int | None,
+        typer.Option(
+            "--top-k", min=1, metavar="N", envvar="COA_TOP_K", help="Passages of rag, chunks of a preselection (alr2)."
+        ),
+    ] = None
+    preselect: Annotated[
+        PreselectMode | None,
+        typer.Option("--preselect", envvar="COA_PRESELECT", help="Whether alr2 reads only the likely chunks."),
+    ] = None
+    review: Annotated[
+        bool | None,
+        typer.Option("--review/--no-review", envvar="COA_REVIEW", help="Show the evidence before the answer (alr2)."),
     ] = None
     dry_run: Annotated[
         bool,

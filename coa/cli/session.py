@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from coa.cli import render
+from coa.cli import render, review
 from coa.cli.output import Output
 from coa.cli.progress import Display, LiveBar, NoDisplay, RunLog, Tally
 from coa.cli.stopping import Stopping
@@ -17,7 +17,7 @@ from coa.cli.terminal import (
     uses_colour,
     write_note,
 )
-from coa.errors import BudgetExceeded, CoaError, ConfigError, DocumentError, RunDrained, StorageError
+from coa.errors import BudgetExceeded, CoaError, ConfigError, DocumentError, ReviewNeeded, RunDrained, StorageError
 from coa.events import AnswerStarted, AnswerToken, Event, WarningRaised
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ def run_jobs(invocation: Invocation, settings: Settings, jobs: Sequence[Job], ou
             code = asyncio.run(_answer_all(invocation, settings, jobs, watch, stopping))
         except RunDrained as exc:
             _say_drained(watch, exc)
-            code = stopping.exit_code
+            code = exc.exit_code if isinstance(exc, ReviewNeeded) else stopping.exit_code
         except (asyncio.CancelledError, KeyboardInterrupt):
             if stopping.received is None:
                 raise
@@ -153,7 +153,7 @@ async def _answer_all(
             watch.begin()
             watch.output.title(job.title)
             try:
-                answer = await job.start(session)
+                answer = await _reviewed(job.start(session), session, watch)
             except BudgetExceeded as exc:
                 if exc.answer is not None:
                     _show(exc.answer, job, watch)
@@ -165,6 +165,24 @@ async def _answer_all(
             if not answer.coverage.complete:
                 code = INCOMPLETE
     return code
+
+
+async def _reviewed(answering: Awaitable[Answer], session: SessionLike, watch: _Watch) -> Answer:
+    """The answer, after the person at the terminal has looked at the evidence where a run waits for that.
+
+    Raises: ReviewNeeded where there is no terminal.
+    """
+    while True:
+        try:
+            return await answering
+        except ReviewNeeded as waiting:
+            watch.display.close()
+            write_note(review.evidence_text(waiting.payload))
+            if not sys.stdin.isatty():
+                waiting.hint = f"Go on with: coa resume {waiting.run_id} --accept, or --strike 3.7,4.1"
+                raise
+            struck = await asyncio.to_thread(review.ask_what_to_strike)
+            answering = session.resume(waiting.run_id, review=struck)
 
 
 def _show(answer: Answer, job: Job, watch: _Watch) -> None:
@@ -195,7 +213,10 @@ def _display(invocation: Invocation, colour: Colour, *, progress: bool) -> Displ
 def _say_drained(watch: _Watch, drained: RunDrained) -> None:
     tally = watch.tally
     write_note(f"stopped: {tally.n_done} of {tally.n_chunks} chunks are read and kept")
-    write_note(f"go on with: coa resume {drained.run_id}")
+    if isinstance(drained, ReviewNeeded) and drained.hint:
+        write_note(drained.hint)
+    else:
+        write_note(f"go on with: coa resume {drained.run_id}")
 
 
 def _add_resume_hint(error: CoaError, watch: _Watch) -> None:
