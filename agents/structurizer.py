@@ -43,13 +43,16 @@ from coa.reading import PREFIX_VERSION, SYSTEM, reading_prompt
 from coa.tokens import EstimatedTokens
 from coa.types import Chunk, Usage
 
-__all__ = ["How", "Structurizer", "StructurizerReply", "structure_by_code"]
+__all__ = ["STRUCTURE_TOKENS", "Form", "How", "Structurizer", "StructurizerReply", "structure_by_code"]
 
 Form = Literal["ids", "free"]
-How = Literal["code", "enforced", "strict", "repaired", "asked again", "fallback"]
+How = Literal["stored", "code", "enforced", "strict", "repaired", "asked again", "fallback"]
 
 FORM_VERSION = 1
 """Of what a structure means; stored structures of another version are made anew."""
+
+STRUCTURE_TOKENS = 300
+"""Of a reply, about; for estimates."""
 
 _SENTENCES_PER_ASPECT = 6
 _FEWEST_ASPECTS, _MOST_ASPECTS = 3, 12
@@ -100,9 +103,9 @@ class StructurizerReply(NamedTuple):
     structure: Structure
     usage: Usage
     how: How
-    """"code": without a model. "enforced", "strict": the reply kept to the form (by the engine, by itself).
-    "repaired": it was read as well as could be. "asked again": the second reply could be used. "fallback": neither
-    could, so the structure is the plain text."""
+    """"stored": by an earlier run. "code": without a model. "enforced", "strict": the reply kept to the form (held to
+    by the engine, by itself). "repaired": it was read as well as could be. "asked again": the second reply could be
+    used. "fallback": neither could, so the structure is the plain text."""
 
 
 @dataclass(frozen=True, slots=True)

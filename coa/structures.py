@@ -14,10 +14,12 @@ import json
 from pathlib import Path
 
 from coa.agents.structure import Structure
+from coa.agents.structurizer import Structurizer, StructurizerReply
+from coa.llm.budget import Demand
 from coa.run_files import write_atomically
-from coa.types import Chunk
+from coa.types import Chunk, Usage
 
-__all__ = ["StructureStore", "structure_key"]
+__all__ = ["StoredStructurizer", "StructureStore", "structure_key"]
 
 _FORMAT = 1
 
@@ -45,6 +47,10 @@ class StructureStore:
         text = json.dumps({"format": _FORMAT, **structure.to_json()}, ensure_ascii=False, separators=(",", ":"))
         await asyncio.to_thread(write_atomically, self._path(chunk, identity), text)
 
+    def has(self, chunk: Chunk, identity: str) -> bool:
+        """True where `get` would find a structure. Blocking."""
+        return self._read(chunk, identity) is not None
+
     def _read(self, chunk: Chunk, identity: str) -> Structure | None:
         try:
             raw = json.loads(self._path(chunk, identity).read_bytes())
@@ -58,3 +64,30 @@ class StructureStore:
     def _path(self, chunk: Chunk, identity: str) -> Path:
         key = structure_key(chunk, identity)
         return self._folder / key[:2] / f"{key}.json"
+
+
+class StoredStructurizer:
+    """A structurizer that looks in a store before it asks its model, and keeps there what it made."""
+
+    def __init__(self, structurizer: Structurizer, store: StructureStore) -> None:
+        self._structurizer = structurizer
+        self._store = store
+        self._identity = structurizer.identity
+
+    @property
+    def prompt_digests(self) -> dict[str, str]:
+        """Prompt names and the digests of their files, for the run's record."""
+        return self._structurizer.prompt_digests
+
+    async def structurize(self, chunk: Chunk) -> StructurizerReply:
+        """The structure of `chunk`, of the store or made now. Raises: ModelError, StorageError."""
+        stored = await self._store.get(chunk, self._identity)
+        if stored is not None:
+            return StructurizerReply(stored, Usage(), "stored")
+        reply = await self._structurizer.structurize(chunk)
+        await self._store.put(chunk, self._identity, reply.structure)
+        return reply
+
+    def demand(self, chunk: Chunk) -> Demand:
+        """The most that `structurize` can take; nothing where the structure is stored. Blocking."""
+        return Demand(0) if self._store.has(chunk, self._identity) else self._structurizer.demand(chunk)
