@@ -43,7 +43,7 @@ _ASKING = {
     "cs": "kdo co kde kdy proč jak který která kolik je jsou byl byla se na do pro",
     "da": "hvem hvad hvor hvornår hvorfor hvordan hvilken hvilket er var af og ikke mange det blev",
     "de": "wer was wo wann warum wie welche welcher welches wem wen woher ist hat der die das und war es sich",
-    "en": "who what where when why how which whose whom is was did does do the of and are has were in to",
+    "en": "who what where when why how which whose whom is did does do the of and are has were to",
     "es": "quién quien qué que dónde donde cuándo cuando cómo por cuál cuántos cuántas es el la los las del en se",
     "fi": "kuka mikä mitä missä milloin miksi miten kuinka mistä on oli ja ei kenen montako moni",
     "fr": "qui que quoi où quand pourquoi comment quel quelle quels quelles combien est le la les des du et",
