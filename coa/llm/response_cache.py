@@ -7,6 +7,7 @@ is a digest of everything that the reply depends on. A store that fails costs a 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import copy
 import hashlib
 import json
@@ -14,18 +15,23 @@ import time
 import zlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, replace
+from pathlib import Path
+from typing import NamedTuple
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from coa.errors import CacheError, ModelError
 from coa.llm.chat import ChatModel, Completion, Decoding, OnText
 from coa.llm.deployments import Deployment, ModelGroup
+from coa.llm.download import LocalModel
+from coa.llm.litellm_clients import on_loopback
 from coa.llm.response_store import ResponseStore
+from coa.llm.served import Served
 from coa.reading import Prompt
 from coa.secrets import hides_all
 from coa.types import CallUsage
 
-__all__ = ["CachedModel", "group_identity", "response_key"]
+__all__ = ["CachedModel", "Weights", "group_identity", "response_key", "weights_of"]
 
 _FORMAT = 1
 """Part of every key: raised when what a stored reply means changes."""
@@ -54,15 +60,16 @@ class CachedModel:
         self,
         model: ChatModel,
         store: ResponseStore,
-        identity: str,
+        identity: str | Callable[[], str],
         *,
         deployments: Iterable[str] | None = None,
         on_trouble: Callable[[str], None] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`identity` says which model replies: `group_identity`. `deployments` are the ids whose replies are kept,
-        None for all: what a fallback to another group replied is not this group's. `on_trouble` is told of each
-        outage of the store once.
+        """`identity` says which model replies: `group_identity`; a function may block, and is asked once, in a thread.
+
+        `deployments` are the ids whose replies are kept, None for all: what a fallback to another group replied is
+        not this group's. `on_trouble` is told of each outage of the store once.
         """
         self.name = model.name
         self._model = model
@@ -89,7 +96,7 @@ class CachedModel:
         """The stored reply, else the model's; see `ChatModel.complete`."""
         if decoding.temperature > 0 and decoding.seed is None:
             return await self._model.complete(prompt, decoding, on_text=on_text)
-        key = response_key(self._identity, prompt, decoding)
+        key = response_key(await self._who(), prompt, decoding)
         while (asking := self._asking.get(key)) is not None:
             try:
                 made = await asyncio.shield(asking)
@@ -101,6 +108,11 @@ class CachedModel:
                 raise
             return _reused(made.text, made, on_text)
         return await self._first(key, prompt, decoding, on_text)
+
+    async def _who(self) -> str:
+        if callable(self._identity):
+            self._identity = await asyncio.to_thread(self._identity)
+        return self._identity
 
     async def _first(self, key: str, prompt: Prompt, decoding: Decoding, on_text: OnText | None) -> Completion:
         """The reply, shared with the calls that ask for it meanwhile."""
@@ -169,24 +181,52 @@ def response_key(identity: str, prompt: Prompt, decoding: Decoding) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def group_identity(group: ModelGroup, engines: Mapping[str, str]) -> str:
+class Weights(NamedTuple):
+    """Which weights a deployment serves, as far as that is known."""
+
+    told: str
+    """A file's digest, or what the server says of itself."""
+    everywhere: bool
+    """True where this says it all; else the same words may mean other weights at another address."""
+
+
+def group_identity(group: ModelGroup, weights: Mapping[str, Weights]) -> str:
     """The digest of what replies in `group`: every deployment's model and parameters, without keys and headers.
 
-    `engines` says by deployment id which weights are served, as far as that is known: a file's digest, or what the
-    server tells. Deployments of one known engine are one model wherever they are; an unknown engine is told from
-    others by its address. The group's own name and the deployments' order are of no account.
+    `weights` are by deployment id. The group's own name, the deployments' order, and the address of weights that are
+    known everywhere are of no account.
     """
-    told = sorted(
-        {json.dumps(_described(d, engines.get(d.id)), sort_keys=True, default=str) for d in group.deployments}
-    )
-    return hashlib.sha256("\n".join(told).encode()).hexdigest()
+    told = {json.dumps(_described(d, weights.get(d.id)), sort_keys=True, default=str) for d in group.deployments}
+    return hashlib.sha256("\n".join(sorted(told)).encode()).hexdigest()
 
 
-def _described(deployment: Deployment, engine: str | None) -> dict[str, object]:
-    place = deployment.root_url if engine is None else None
+def weights_of(deployment: Deployment, served: Served | None, files: Iterable[LocalModel]) -> Weights | None:
+    """What is known of the weights behind a deployment; None where it is nothing. Blocking: it may read a model file.
+
+    A file's digest, or the repository that vLLM or SGLang loaded, is the same everywhere; a path on another host, and
+    the name that Ollama gives a model, are not.
+    """
+    if served is None or served.model is None:
+        return None
+    file = next((f for f in files if str(f.path) == served.model), None)
+    if file is not None:
+        return Weights(file.sha256, everywhere=True)
+    if served.kind in ("vllm", "sglang") and not served.model.startswith((".", "/", "~")):
+        return Weights(served.model, everywhere=True)
+    told: list[object] = [served.model, served.n_params, served.fingerprint]
+    root = deployment.root_url
+    if root is not None and on_loopback(root):
+        with contextlib.suppress(OSError):  # the server's file may be ours to look at
+            found = Path(served.model).stat()
+            told += [found.st_size, found.st_mtime_ns]
+    return Weights(hashlib.sha256(repr(told).encode()).hexdigest(), everywhere=False)
+
+
+def _described(deployment: Deployment, weights: Weights | None) -> dict[str, object]:
+    place = None if weights is not None and weights.everywhere else deployment.root_url
     return {
         "model": deployment.model,
-        "engine": engine,
+        "weights": None if weights is None else weights.told,
         "address": None if place is None else place.rpartition("@")[2],
         "params": _without_secrets(deployment.params or {}),
     }

@@ -1,10 +1,13 @@
-"""What stands between a group's calls and the agents: caching, schemas and spans wrap the model here."""
+"""What stands between a group's calls and the agents: the response cache, and before it logs and spans."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from coa.llm.chat import ChatModel
+from coa.llm.response_cache import CachedModel, group_identity, weights_of
+from coa.llm.response_file import FileResponses, responses_file
+from coa.llm.tracing import ObservedModel
 
 if TYPE_CHECKING:
     from coa.llm.gateway import Gateway
@@ -13,5 +16,23 @@ __all__ = ["wrapped"]
 
 
 def wrapped(model: ChatModel, gateway: Gateway) -> ChatModel:
-    """`model` with what the gateway's settings put around it; `close` stays the gateway's own business."""
-    return model
+    """`model` with what the gateway's settings put around it."""
+    opened = gateway.named(model.name)
+    inner = model
+    if gateway.settings.response_cache and opened is not None:
+        if gateway.response_store is None:
+            settings = gateway.settings
+            gateway.response_store = FileResponses(responses_file(settings.home), settings.response_cache_bytes)
+
+        def identity() -> str:
+            weights = {d.id: weights_of(d, opened.served.get(d.id), opened.files) for d in opened.group.deployments}
+            return group_identity(opened.group, {id_: found for id_, found in weights.items() if found is not None})
+
+        inner = CachedModel(
+            model,
+            gateway.response_store,
+            identity,
+            deployments=[d.id for d in opened.group.deployments],
+            on_trouble=gateway.warn,
+        )
+    return ObservedModel(inner, None if opened is None else opened.group)

@@ -183,7 +183,10 @@ async def test_a_summary_of_the_book_and_of_its_chapters(configured: Make, docum
     assert by_chapter.text.count("They mended sails") >= N_CHAPTERS
     places = [c.start for c in by_chapter.citations]
     assert places == sorted(places), "each chapter cites itself"
-    assert planned.calls == by_chapter.usage.calls
+    assert planned.calls == by_chapter.usage.calls + by_chapter.usage.reused, (
+        "what was read for the book is not read again"
+    )
+    assert by_chapter.usage.reused > 0
 
 
 def _outage(at: int) -> Callable[[ChatRequest], Any]:
@@ -351,7 +354,7 @@ def test_the_sync_call_works_outside_one(configured: Make, tmp_path: Path) -> No
 async def test_the_same_text_under_another_name_keeps_its_own_name_on_resume(
     server: FaultServer, configured: Make, tmp_path: Path
 ) -> None:
-    settings = configured(retries=0).model_dump()
+    settings = configured(retries=0, response_cache=False).model_dump()
     await ask(read_document(_book().encode(), name="first.txt"), QUESTION, **settings)
     server.faults = Faults(script=[None, "503"])
     with pytest.raises(ModelUnavailable):

@@ -1,0 +1,59 @@
+"""What a call is made for, as logs and spans tell it: the run and the role.
+
+Labels are set around work and seen by all calls in it, also by those of tasks that it starts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+from coa.llm.chat import ChatModel, Completion, Decoding, OnText
+from coa.reading import Prompt
+
+__all__ = ["call_labels", "labelled", "labels"]
+
+_LABELS: ContextVar[Mapping[str, str]] = ContextVar("coa_call_labels", default={})  # noqa: B039 - never changed in place
+
+
+def call_labels() -> Mapping[str, str]:
+    """The labels in force here: "run_id", "role"."""
+    return _LABELS.get()
+
+
+@contextmanager
+def labels(**values: str) -> Iterator[None]:
+    """Adds labels to the calls within."""
+    token = _LABELS.set({**_LABELS.get(), **values})
+    try:
+        yield
+    finally:
+        _LABELS.reset(token)
+
+
+def labelled(model: ChatModel, role: str) -> ChatModel:
+    """`model` as it is used in `role`."""
+    return _Labelled(model, role)
+
+
+class _Labelled:
+    def __init__(self, model: ChatModel, role: str) -> None:
+        self._model = model
+        self._role = role
+
+    @property
+    def name(self) -> str:
+        return self._model.name
+
+    @property
+    def supports_grammar(self) -> bool:
+        return self._model.supports_grammar
+
+    @property
+    def supports_schema(self) -> bool:
+        return self._model.supports_schema
+
+    async def complete(self, prompt: Prompt, decoding: Decoding, *, on_text: OnText | None = None) -> Completion:
+        with labels(role=self._role):
+            return await self._model.complete(prompt, decoding, on_text=on_text)
