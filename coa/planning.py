@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 from coa.agents import Manager, QuotingWorker, Worker
 from coa.agents.demonstrator import DEMONSTRATIONS_TOKENS
+from coa.agents.fact_manager import FactManager
+from coa.agents.fact_worker import FactWorker
 from coa.agents.retriever import Retriever
 from coa.chunking import chunk_document
 from coa.config import Settings
@@ -68,6 +70,8 @@ def limits_for(gateway: Gateway, settings: Settings, *, words: int | None = None
         *QuotingWorker.template_texts(profile),
         *Retriever.template_texts(profile),
     ]
+    if settings.notes == "structured":
+        templates += [*FactWorker.template_texts(profile), *FactManager.template_texts(profile)]
     counts = gateway.counter.count([SYSTEM + "\n" + reading_prefix("", ()) + text for text in templates])
     demonstrations = DEMONSTRATIONS_TOKENS if options_of(settings, profile).demos != "none" else 0
     fit = partial(

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypedDict
 
 from coa.agents import Manager, QuotingManager, QuotingWorker, Worker
 from coa.agents.demonstrator import Demonstrator
+from coa.agents.fact_manager import FactManager
+from coa.agents.fact_worker import FactWorker
 from coa.agents.judge import Judge, QuotingJudge
 from coa.agents.merger import Merger, QuotingMerger
 from coa.agents.passages import PassageReader, QuotingPassageReader
@@ -19,6 +21,7 @@ from coa.limits import Limits, ReadingProfile
 from coa.llm.budget import Demand
 from coa.llm.chat import ChatModel
 from coa.runs import RunPlan, RunRecord
+from coa.tokens import EstimatedTokens, TokenCounter
 from coa.types import Chunk
 
 __all__ = ["DEFAULT_WORDS", "RoleInputs", "Roles", "roles_for"]
@@ -37,6 +40,7 @@ class RoleInputs:
     profile: ReadingProfile
     limits: Limits
     settings: Settings
+    counter: TokenCounter = field(default_factory=EstimatedTokens)
 
     @property
     def chunks(self) -> list[Chunk]:
@@ -92,9 +96,11 @@ def roles_for(needed: frozenset[str], inputs: Callable[[str], RoleInputs]) -> Ro
     return Roles(agents.pop("worker", None), agents.pop("manager", None), agents, demand)
 
 
-def _worker(inputs: RoleInputs) -> Worker | QuotingWorker:
+def _worker(inputs: RoleInputs) -> Worker | FactWorker | QuotingWorker:
     if inputs.profile.quotes:
         return QuotingWorker(inputs.model, inputs.chunks)
+    if inputs.settings.notes == "structured":
+        return FactWorker(inputs.model, inputs.limits, inputs.profile, counter=inputs.counter, **_writing(inputs))
     return Worker(
         inputs.model,
         inputs.limits,
@@ -106,7 +112,8 @@ def _worker(inputs: RoleInputs) -> Worker | QuotingWorker:
 def _manager(inputs: RoleInputs) -> Manager | QuotingManager:
     if inputs.profile.quotes:
         return QuotingManager(inputs.model, words=inputs.words)
-    return Manager(
+    kind = FactManager if inputs.settings.notes == "structured" else Manager
+    return kind(
         inputs.model,
         inputs.limits,
         inputs.profile,

@@ -302,7 +302,7 @@ class Session:
 
         def inputs(agent: str) -> RoleInputs:
             profile = self._profile(gateway, names[agent])
-            return RoleInputs(record, plan, models[agent], profile, allowed.limits, self.settings)
+            return RoleInputs(record, plan, models[agent], profile, allowed.limits, self.settings, gateway.counter)
 
         return roles_for(frozenset(needed), inputs)
 
