@@ -72,6 +72,8 @@ class Reply:
     finish_reason: str = "stop"
     prompt_tokens: int | None = None
     cached_tokens: int | None = None
+    thoughts: str = ""
+    """Goes into `reasoning_content`, before the text, and counts as completion and reasoning tokens."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +84,13 @@ class Completion:
     tokens: list[str]
     prompt_tokens: int
     cached_tokens: int
+    thoughts: list[str] = field(default_factory=list)
+    """Tokens of the reply's thoughts."""
+
+    @property
+    def n_tokens(self) -> int:
+        """Thoughts and text together, as providers count them."""
+        return len(self.tokens) + len(self.thoughts)
 
 
 ReplyFunction = Callable[[ChatRequest], "str | Reply"]
@@ -175,4 +184,5 @@ def complete(
         tokens,
         prompt_tokens=n_prompt if reply.prompt_tokens is None else reply.prompt_tokens,
         cached_tokens=cached if reply.cached_tokens is None else reply.cached_tokens,
+        thoughts=pieces(reply.thoughts),
     )

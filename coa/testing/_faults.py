@@ -20,12 +20,15 @@ FaultKind = Literal[
     "503",
     "broken-stream",  # half of the reply, then the connection closes
     "content-filter",  # an empty reply that a filter stopped
+    "drip",  # the reply byte by byte, drip_s apart: no read ever times out
     "empty",
+    "half-close",  # half of the reply, then FIN while the server goes on listening
     "hang",  # no byte until the client gives up or hang_s is over
     "length",  # half of the reply, finish_reason "length"
     "no-usage",
     "reset",  # TCP reset in place of a reply
     "slow-first-token",
+    "stall",  # half of the reply, then silence until the client gives up or hang_s is over
     "wrong-json",  # status 200, a body that is cut JSON
     "wrong-usage",  # negative and contradictory counts
 ]
@@ -60,6 +63,8 @@ class Faults:
     slow_s: float = 2.0
     """How much later the first token comes with "slow-first-token"."""
     hang_s: float = 3600.0
+    drip_s: float = 0.5
+    """Between two bytes of "drip"."""
     retry_after_s: float = 1.0
 
     def __post_init__(self) -> None:

@@ -83,6 +83,19 @@ class Connection(asyncio.Protocol):
         self._write(_response_head(status, {"content-length": str(len(body))}) + body[: len(body) // 2])
         self.close()
 
+    def send_part(self, status: int, body: bytes, upto: int) -> None:
+        """Announces the whole of `body` and sends its first `upto` bytes."""
+        self._write(_response_head(status, {"content-length": str(len(body))}) + body[:upto])
+
+    def send_bytes(self, data: bytes) -> None:
+        """Sends bytes as they are: the rest of what `send_part` began."""
+        self._write(data)
+
+    def half_close(self) -> None:
+        """Says that nothing more will come (FIN) and goes on listening."""
+        if self._transport is not None and self._transport.can_write_eof():
+            self._transport.write_eof()
+
     def start_stream(self) -> None:
         """Sends the head of an event stream."""
         headers = {"content-type": "text/event-stream", "transfer-encoding": "chunked"}

@@ -20,7 +20,7 @@ from coa.testing._completions import (
 from coa.testing._faults import FaultKind, Faults
 from coa.testing._http import Connection
 
-__all__ = ["Ending", "error_body", "fail", "lookup", "respond", "stream"]
+__all__ = ["Ending", "error_body", "fail", "lookup", "respond", "send_error", "stream"]
 
 _ERRORS: Mapping[str, tuple[int, str, str, str]] = {
     # status, message, type, code
@@ -70,6 +70,12 @@ def lookup(path: str, body: Mapping[str, Any], *, model: str, n_ctx: int | None)
     return None
 
 
+def send_error(fault: str, connection: Connection, headers: Mapping[str, str] | None = None) -> None:
+    """Sends the error that a fault of that name is."""
+    status, message, kind, code = _ERRORS[fault]
+    connection.send(status, error_body(status, message, kind, code), headers)
+
+
 async def fail(
     fault: FaultKind,
     faults: Faults,
@@ -82,9 +88,8 @@ async def fail(
     """Fails the call where `fault` is a failure before the reply; False where a reply has to follow."""
     if fault in _ERRORS:
         end(fault)
-        status, message, kind, code = _ERRORS[fault]
         headers = {"retry-after": f"{faults.retry_after_s:g}"} if fault == "429-retry-after" else None
-        connection.send(status, error_body(status, message, kind, code), headers)
+        send_error(fault, connection, headers)
     elif fault == "400-context":
         end(fault)
         most = n_ctx if n_ctx is not None else n_prompt - 1
@@ -107,26 +112,38 @@ async def fail(
     return True
 
 
-def respond(call: ChatRequest, completion: Completion, fault: FaultKind | None, connection: Connection) -> None:
-    """Sends the reply in one piece."""
+async def respond(
+    call: ChatRequest, completion: Completion, fault: FaultKind | None, faults: Faults, connection: Connection
+) -> None:
+    """Sends the reply in one piece, or as `fault` spoils it."""
     reply = completion.reply
+    message: dict[str, Any] = {"role": "assistant", "content": reply.text}
+    if reply.thoughts:
+        message["reasoning_content"] = reply.thoughts
     payload = _envelope(call, "chat.completion") | {
-        "choices": [
-            {
-                "index": 0,
-                "message": {"role": "assistant", "content": reply.text},
-                "finish_reason": reply.finish_reason,
-            }
-        ],
+        "choices": [{"index": 0, "message": message, "finish_reason": reply.finish_reason}],
         "timings": _timings(completion),
     }
     if fault != "no-usage":
         payload["usage"] = _usage(completion, fault)
     body = json.dumps(payload).encode()
+    half = len(body) // 2
     if fault == "wrong-json":
-        connection.send(200, body[: len(body) // 2])
+        connection.send(200, body[:half])
     elif fault == "broken-stream":
         connection.send_cut(200, body)
+    elif fault == "half-close":
+        connection.send_part(200, body, half)
+        connection.half_close()
+    elif fault == "stall":
+        connection.send_part(200, body, half)
+        await asyncio.sleep(faults.hang_s)
+        connection.close()
+    elif fault == "drip":
+        connection.send_part(200, body, 0)
+        for at in range(len(body)):
+            await asyncio.sleep(faults.drip_s)
+            connection.send_bytes(body[at : at + 1])
     else:
         connection.send(200, body)
 
@@ -135,10 +152,10 @@ async def stream(
     call: ChatRequest,
     completion: Completion,
     fault: FaultKind | None,
+    faults: Faults,
     connection: Connection,
-    end: Ending,
     *,
-    token_s: float,
+    end: Ending,
 ) -> None:
     """Sends the reply token by token as server-sent events."""
     envelope = _envelope(call, "chat.completion.chunk")
@@ -149,14 +166,24 @@ async def stream(
         connection.send_chunk(b'data: {"id": "chatcmpl-\n\n')
         connection.end_stream()
         return
-    sent = len(completion.tokens) // 2 if fault == "broken-stream" else len(completion.tokens)
-    for token in completion.tokens[:sent]:
-        if token_s:
-            await asyncio.sleep(token_s)
-        _send_event(connection, envelope | _delta({"content": token}))
-    if fault == "broken-stream":
-        end(fault, completion)
-        connection.close()
+    cut = fault in {"broken-stream", "half-close", "stall"}
+    for token in completion.thoughts:
+        _send_event(connection, envelope | _delta({"reasoning_content": token}))
+    for token in completion.tokens[: len(completion.tokens) // 2 if cut else None]:
+        if faults.token_s:
+            await asyncio.sleep(faults.token_s)
+        if fault == "drip":
+            await _drip(connection, envelope | _delta({"content": token}), faults.drip_s)
+        else:
+            _send_event(connection, envelope | _delta({"content": token}))
+    if fault == "stall":
+        await asyncio.sleep(faults.hang_s)
+    if cut:
+        end(fault or "ok", completion)
+        if fault == "half-close":
+            connection.half_close()
+        else:
+            connection.close()
         return
     end(fault or "ok", completion)
     _send_event(connection, envelope | _delta({}, completion.reply.finish_reason))
@@ -169,7 +196,18 @@ async def stream(
 
 
 def _send_event(connection: Connection, payload: Mapping[str, Any]) -> None:
-    connection.send_chunk(b"data: " + json.dumps(payload).encode() + b"\n\n")
+    connection.send_chunk(_event(payload))
+
+
+async def _drip(connection: Connection, payload: Mapping[str, Any], drip_s: float) -> None:
+    data = _event(payload)
+    for at in range(len(data)):
+        await asyncio.sleep(drip_s)
+        connection.send_chunk(data[at : at + 1])
+
+
+def _event(payload: Mapping[str, Any]) -> bytes:
+    return b"data: " + json.dumps(payload).encode() + b"\n\n"
 
 
 def _envelope(call: ChatRequest, kind: str) -> dict[str, Any]:
@@ -195,17 +233,20 @@ def _usage(completion: Completion, fault: FaultKind | None) -> dict[str, Any]:
             "total_tokens": 0,
             "prompt_tokens_details": details,
         }
-    return {
+    usage: dict[str, Any] = {
         "prompt_tokens": completion.prompt_tokens,
-        "completion_tokens": len(completion.tokens),
-        "total_tokens": completion.prompt_tokens + len(completion.tokens),
+        "completion_tokens": completion.n_tokens,
+        "total_tokens": completion.prompt_tokens + completion.n_tokens,
         "prompt_tokens_details": {"cached_tokens": completion.cached_tokens},
     }
+    if completion.thoughts:
+        usage["completion_tokens_details"] = {"reasoning_tokens": len(completion.thoughts)}
+    return usage
 
 
 def _timings(completion: Completion) -> dict[str, int]:
     return {
         "cache_n": completion.cached_tokens,
         "prompt_n": completion.prompt_tokens - completion.cached_tokens,
-        "predicted_n": len(completion.tokens),
+        "predicted_n": completion.n_tokens,
     }

@@ -26,9 +26,10 @@ import json
 import os
 import signal
 import threading
+import time
 from collections import Counter, OrderedDict, deque
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from types import TracebackType
 from typing import Self
 
@@ -45,7 +46,8 @@ from coa.testing._completions import (
 )
 from coa.testing._faults import FaultKind, Faults
 from coa.testing._http import Connection, HttpRequest
-from coa.testing._wire import Ending, error_body, fail, lookup, respond, stream
+from coa.testing._stats import CallLimit, ServerStats
+from coa.testing._wire import Ending, error_body, fail, lookup, respond, send_error, stream
 
 __all__ = ["ChatRequest", "FaultKind", "FaultServer", "Faults", "Reply", "ReplyFunction", "ServerStats"]
 
@@ -53,32 +55,12 @@ _REMEMBERED_PROMPTS = 16_384
 _REMEMBERED_CALLS = 65_536
 
 
-@dataclass(frozen=True, slots=True)
-class ServerStats:
-    """What a fault server has done since it was made or `reset_stats` was called."""
-
-    calls: int
-    """Chat completions that came in, whatever became of them."""
-    by_outcome: Mapping[str, int]
-    """Finished calls by "ok", a `FaultKind`, "bad-request", "reply-error", or "gone" (the client left)."""
-    in_flight: int
-    peak_concurrency: int
-    prompt_tokens: int
-    """Of calls that were answered, like the two below."""
-    cached_tokens: int
-    completion_tokens: int
-    distinct_prompts: int
-    """Among those still remembered (the last 16,384 different ones)."""
-    digests: tuple[str, ...]
-    """`ChatRequest.digest` of the last 65,536 calls in order of arrival."""
-
-
 class FaultServer:
     """A chat completions server in a thread of its own. Can be stopped and started again on the same port.
 
     `reply` is a function of the request; without one each reply quotes a numbered sentence of its prompt.
     `n_ctx` refuses prompts that do not fit (error code context_length_exceeded); `api_key` refuses calls
-    without it. `keep` bounds what `requests` holds.
+    without it; `rpm` refuses calls (429) above so many in any `window_s` seconds. `keep` bounds what `requests` holds.
     """
 
     def __init__(
@@ -90,6 +72,8 @@ class FaultServer:
         model: str = "fault",
         n_ctx: int | None = None,
         api_key: str | None = None,
+        rpm: int | None = None,
+        window_s: float = 60.0,
         port: int = 0,
         keep: int = 256,
     ) -> None:
@@ -99,10 +83,12 @@ class FaultServer:
         self._model = model
         self._n_ctx = n_ctx
         self._api_key = api_key
+        self._call_limit = CallLimit(rpm, window_s)
         self._port = port
         self._lock = threading.Lock()
         self._requests: deque[ChatRequest] = deque(maxlen=keep)
         self._digests: deque[str] = deque(maxlen=_REMEMBERED_CALLS)
+        self._times: deque[float] = deque(maxlen=_REMEMBERED_CALLS)
         self._attempts: OrderedDict[str, int] = OrderedDict()
         self._prefixes = PrefixMemory()
         self._script_at = 0
@@ -192,6 +178,7 @@ class FaultServer:
                 completion_tokens=self._completion_tokens,
                 distinct_prompts=len(self._attempts),
                 digests=tuple(self._digests),
+                times=tuple(self._times),
             )
 
     def reset_stats(self) -> None:
@@ -200,6 +187,7 @@ class FaultServer:
             self._zero()
             self._requests.clear()
             self._digests.clear()
+            self._times.clear()
 
     def _zero(self) -> None:
         self._calls = 0
@@ -291,7 +279,7 @@ class FaultServer:
                 if completion is not None:
                     self._prompt_tokens += completion.prompt_tokens
                     self._cached_tokens += completion.cached_tokens
-                    self._completion_tokens += len(completion.tokens)
+                    self._completion_tokens += completion.n_tokens
 
         return end
 
@@ -311,6 +299,7 @@ class FaultServer:
             self._numbers += 1
             self._requests.append(call)
             self._digests.append(digest)
+            self._times.append(time.monotonic())
             script_at = self._script_at
             self._script_at += 1
         return call, script_at
@@ -318,6 +307,10 @@ class FaultServer:
     async def _answer(self, call: ChatRequest, script_at: int, connection: Connection, end: Ending) -> None:
         """Answers or fails as planned."""
         faults = self._faults
+        if not self._call_limit.admits(time.monotonic()):
+            end("over-rpm")
+            send_error("429", connection)
+            return
         delay_s = faults.delay_s(call, seed=self._seed)
         if delay_s:
             await asyncio.sleep(delay_s)
@@ -333,12 +326,14 @@ class FaultServer:
             connection.send(500, error_body(500, message, "server_error"))
             return
         if call.body.get("stream"):
-            await stream(call, completion, fault, connection, end, token_s=faults.token_s)
+            await stream(call, completion, fault, faults, connection, end=end)
             return
         if faults.token_s:
             await asyncio.sleep(faults.token_s * len(completion.tokens))
+        if fault not in {"drip", "stall"}:  # those end when they end, or when the client goes
+            end(fault or "ok", completion)
+        await respond(call, completion, fault, faults, connection)
         end(fault or "ok", completion)
-        respond(call, completion, fault, connection)
 
     def _fault(self, call: ChatRequest, planned: FaultKind | None, n_prompt: int) -> FaultKind | None:
         """The planned fault, unless the key is wrong or the prompt too long."""
@@ -369,6 +364,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--model", default="fault")
     parser.add_argument("--n-ctx", type=int, default=None, help="refuse longer prompts")
     parser.add_argument("--api-key", default=None)
+    parser.add_argument("--rpm", type=int, default=None, help="refuse calls above so many in a window")
+    parser.add_argument("--window", type=float, default=60.0, metavar="SECONDS")
     options = parser.parse_args(arguments)
     faults = Faults(rates=options.faults, latency_s=options.latency, jitter_s=options.jitter)
     endings = {signal.SIGTERM, signal.SIGINT}
@@ -379,6 +376,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         model=options.model,
         n_ctx=options.n_ctx,
         api_key=options.api_key,
+        rpm=options.rpm,
+        window_s=options.window,
         port=options.port,
     )
     with server:

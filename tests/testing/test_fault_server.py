@@ -470,3 +470,58 @@ async def _calls(server: FaultServer, n: int, *, start: int) -> int:
         for offset in range(8):
             group.create_task(one(start + offset))
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+# limits of calls, thoughts, and replies that do not end
+
+
+def test_calls_above_the_limit_of_a_window_are_refused_and_counted_apart() -> None:
+    with FaultServer(rpm=3, window_s=0.5) as server:
+        said = [post(server).status_code for _ in range(5)]
+        time.sleep(0.55)
+        said += [post(server).status_code for _ in range(4)]
+        assert said == [200, 200, 200, 429, 429, 200, 200, 200, 429]
+        assert server.stats().by_outcome == {"ok": 6, "over-rpm": 3}
+        assert len(server.stats().times) == 9
+        assert list(server.stats().times) == sorted(server.stats().times)
+
+
+@pytest.mark.parametrize("streamed", [False, True], ids=["whole", "streamed"])
+def test_thoughts_go_beside_the_text_and_are_counted(*, streamed: bool) -> None:
+    with FaultServer(lambda call: Reply("Ada did.", thoughts="Was it Bo? No.")) as server:
+        reply = post(server, stream=streamed, stream_options={"include_usage": True})
+        if streamed:
+            events = [json.loads(line[6:]) for line in reply.text.splitlines() if line.startswith("data: {")]
+            deltas = [e["choices"][0]["delta"] for e in events if e["choices"]]
+            usage = events[-1]["usage"]
+            texts = tuple("".join(d.get(key) or "" for d in deltas) for key in ("reasoning_content", "content"))
+        else:
+            message, usage = reply.json()["choices"][0]["message"], reply.json()["usage"]
+            texts = (message["reasoning_content"], message["content"])
+    assert texts == ("Was it Bo? No.", "Ada did.")
+    n_thought = len(pieces(texts[0]))
+    assert usage["completion_tokens_details"]["reasoning_tokens"] == n_thought
+    assert usage["completion_tokens"] == n_thought + len(pieces(texts[1]))
+
+
+@pytest.mark.parametrize("streamed", [False, True], ids=["whole", "streamed"])
+@pytest.mark.parametrize(
+    ("fault", "ends_in"),
+    [("drip", TimeoutError), ("stall", httpx.ReadTimeout), ("half-close", httpx.RemoteProtocolError)],
+    ids=["drip", "stall", "half-close"],
+)
+def test_a_reply_that_does_not_come_to_its_end(fault: FaultKind, ends_in: type[Exception], *, streamed: bool) -> None:
+    got: list[bytes] = []
+
+    def read(server: FaultServer) -> None:
+        body = {"model": "m", "messages": [{"role": "user", "content": SOURCE}], "stream": streamed}
+        started = time.monotonic()
+        with CLIENT.stream("POST", f"{server.base_url}/chat/completions", json=body, timeout=0.4) as reply:
+            for piece in reply.iter_raw():
+                got.append(piece)
+                if time.monotonic() - started > 1.0:
+                    raise TimeoutError
+
+    with FaultServer(faults=Faults(script=[fault], drip_s=0.05)) as server, pytest.raises(ends_in):
+        read(server)
+    assert got, "it begins"
