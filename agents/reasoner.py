@@ -198,7 +198,9 @@ class ExtractiveReasoner:
     ) -> ReasonerReply:
         """The answer by the evidence's own sentences; asks about one sentence at a time. Raises: ModelError."""
         unit, usage = CommunicationUnit(), Usage()
-        for index in sorted({r.chunk - 1 for line in evidence for r in line.references}):
+        # Best first: then fewer sentences are asked about that others push out again.
+        ordered = sorted(evidence, key=lambda line: (-line.relevance, line.references))
+        for index in dict.fromkeys(r.chunk - 1 for line in ordered for r in line.references):
             try:
                 read = await self._worker.read(self._chunks[index], query, unit)
             except ModelError as error:
