@@ -18,14 +18,24 @@ from urllib.parse import urlsplit, urlunsplit
 
 import platformdirs
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic_core import ErrorDetails
 
-from coa.config_sources import Layer, absolute, environment_layer, find_project_file, read_config_file
+from coa.config_sources import (
+    PROXY_KEYS,
+    Layer,
+    absolute,
+    environment_layer,
+    find_project_file,
+    read_config_file,
+    with_absolute_paths,
+)
 from coa.document_limits import DEFAULT_LIMITS, ReadingLimits
 from coa.errors import ConfigError
 from coa.secrets import MASK, hides_all, is_secret
 
 __all__ = [
     "ROLES",
+    "InvalidSettings",
     "LoadedSettings",
     "Settings",
     "config_files",
@@ -183,6 +193,14 @@ class Settings(BaseModel):
         return self.home / "documents"
 
 
+class InvalidSettings(ConfigError):
+    """Values that settings cannot have; the message names the first."""
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__(problems[0] + (f" (and {len(problems) - 1} more)." if len(problems) > 1 else "."))
+        self.problems = problems
+
+
 class LoadedSettings(NamedTuple):
     """The settings in force, and for each key the source that it came from."""
 
@@ -194,30 +212,6 @@ _NESTED = {
     name: name in ("model_list", "router_settings", "litellm_settings", "reading_limits", "roles")
     for name in Settings.model_fields
 }
-
-_PROXY_KEYS = frozenset(
-    {
-        "assistant_settings",
-        "callback_settings",
-        "credential_list",
-        "environment_variables",
-        "files_settings",
-        "finetune_settings",
-        "general_settings",
-        "guardrails",
-        "include",
-        "mcp_aliases",
-        "mcp_servers",
-        "mcp_tools",
-        "pass_through_endpoints",
-        "policies",
-        "prompts",
-        "search_tools",
-        "vector_store_registry",
-        "worker_registry",
-    }
-)
-"""Keys of a litellm proxy file that say nothing to coa: passed over, so that one file serves both."""
 
 
 def user_config_file(env: Mapping[str, str] | None = None) -> Path:
@@ -286,7 +280,7 @@ def _file_layers(path: Path, profile: str | None, profiles: set[str]) -> list[La
     """The file's own values, then those of its profile of that name; adds its profiles' names."""
     values = read_config_file(path)
     own_profiles = values.pop("profiles", None) or {}
-    values = {key: value for key, value in values.items() if key not in _PROXY_KEYS}
+    values = {key: value for key, value in values.items() if key not in PROXY_KEYS}
     _check_keys(values, str(path), extra=("profiles",))
     if not isinstance(own_profiles, dict):
         raise ConfigError(f"{path}: profiles: expected a mapping of names to settings.")
@@ -318,33 +312,23 @@ def _merged(layers: Iterable[Layer], cwd: Path) -> LoadedSettings:
     origins = dict.fromkeys(Settings.model_fields, "default")
     for layer in layers:
         for key, value in layer.values.items():
-            values[key] = _with_absolute_path(key, value, layer.folder or cwd)
+            values[key] = with_absolute_paths(key, value, layer.folder or cwd)
             origins[key] = layer.origin
     try:
         return LoadedSettings(Settings(**values), origins)
     except ValidationError as exc:
-        raise ConfigError(_first_problem(exc, origins)) from None
+        raise InvalidSettings([_told(detail, origins) for detail in exc.errors(include_url=False)]) from None
 
 
-def _with_absolute_path(key: str, value: object, folder: Path) -> object:
-    """Paths as seen from the file that they stand in, not from where coa happens to be started."""
-    if key == "home" and isinstance(value, str | os.PathLike) and str(value):
-        return absolute(value, folder)
-    if key == "model" and isinstance(value, str) and value.endswith(".gguf"):
-        return str(absolute(value, folder))
-    return value
-
-
-def _first_problem(error: ValidationError, origins: Mapping[str, str]) -> str:
-    detail = error.errors(include_url=False)[0]
+def _told(detail: ErrorDetails, origins: Mapping[str, str]) -> str:
+    """One problem on a line, without a full stop; values that may be secret are not in it."""
     key = str(detail["loc"][0])
     path = ".".join(str(part) for part in detail["loc"])
     message = detail["msg"].removeprefix("Value error, ").partition(", unable to parse")[0]
     message = message.replace("Input should be", "expected")
     given = detail["input"]
     shown = "" if _NESTED[key] or hides_all(key) or key.endswith("_url") else f", got {given!r}"
-    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-    return f"{origins[key]}: {path}: {message}{shown}{more}."
+    return f"{origins[key]}: {path}: {message}{shown}"
 
 
 def resolve_environment(value: Any, env: Mapping[str, str] | None = None) -> Any:

@@ -12,7 +12,40 @@ import yaml
 
 from coa.errors import ConfigError
 
-__all__ = ["Layer", "environment_layer", "find_project_file", "parse_value", "read_config_file"]
+__all__ = [
+    "PROXY_KEYS",
+    "Layer",
+    "absolute",
+    "environment_layer",
+    "find_project_file",
+    "parse_value",
+    "read_config_file",
+    "with_absolute_paths",
+]
+
+PROXY_KEYS = frozenset(
+    {
+        "assistant_settings",
+        "callback_settings",
+        "credential_list",
+        "environment_variables",
+        "files_settings",
+        "finetune_settings",
+        "general_settings",
+        "guardrails",
+        "include",
+        "mcp_aliases",
+        "mcp_servers",
+        "mcp_tools",
+        "pass_through_endpoints",
+        "policies",
+        "prompts",
+        "search_tools",
+        "vector_store_registry",
+        "worker_registry",
+    }
+)
+"""Keys of a litellm proxy file that say nothing to coa: passed over, so that one file serves both."""
 
 
 class Layer(NamedTuple):
@@ -127,3 +160,39 @@ def absolute(path: str | os.PathLike[str], folder: Path) -> Path:
     """`path` with `~` expanded, made absolute from `folder`."""
     expanded = Path(path).expanduser()
     return expanded if expanded.is_absolute() else folder / expanded
+
+
+def with_absolute_paths(key: str, value: object, folder: Path) -> object:
+    """The value of setting `key`, its paths as seen from the folder that it stands in."""
+    if key == "home" and isinstance(value, str | os.PathLike) and str(value):
+        return absolute(value, folder)
+    if key == "model":
+        return _model_from(value, folder)
+    if key == "roles" and isinstance(value, Mapping):
+        return {role: _model_from(model, folder) for role, model in value.items()}
+    if key == "model_list" and isinstance(value, list):
+        return [_entry_from(entry, folder) for entry in value]
+    return value
+
+
+def _model_from(value: object, folder: Path) -> object:
+    return str(absolute(value, folder)) if isinstance(value, str) and value.endswith(".gguf") else value
+
+
+def _entry_from(entry: object, folder: Path) -> object:
+    """An entry of model_list with absolute paths to GGUF files ("coa/<path>") and to a tokenizer.json."""
+    if not isinstance(entry, Mapping):
+        return entry
+    changed = dict(entry)
+    params, info = entry.get("litellm_params"), entry.get("model_info")
+    model = params.get("model") if isinstance(params, Mapping) else None
+    if isinstance(params, Mapping) and isinstance(model, str) and model.startswith("coa/"):
+        changed["litellm_params"] = {**params, "model": f"coa/{_model_from(model.removeprefix('coa/'), folder)}"}
+    tokenizer = info.get("tokenizer") if isinstance(info, Mapping) else None
+    if isinstance(info, Mapping) and isinstance(tokenizer, str) and _is_path(tokenizer):
+        changed["model_info"] = {**info, "tokenizer": str(absolute(tokenizer, folder))}
+    return changed
+
+
+def _is_path(text: str) -> bool:
+    return ("/" in text or text.endswith(".json")) and not text.startswith("os.environ/")

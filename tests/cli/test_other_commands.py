@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-import yaml
 
 from coa.documents import read_document
 from coa.runs import Part, RunPlan, RunRecord, RunStore, StoredNote
@@ -129,36 +128,6 @@ def test_config_paths_are_those_in_force(cli: Cli) -> None:
     user.write_text("retries: 2\n")
     assert cli("config", "path").out == f"{cli.folder / 'coa.yaml'}\n{user}\n"
     assert cli("config", "path", "--user").out == f"{user}\n"
-
-
-def test_the_written_config_is_valid_as_it_is_and_with_its_comments_taken_away(cli: Cli) -> None:
-    assert cli("config", "init").code == 0
-    path = cli.folder / "coa.yaml"
-    assert cli("config", "validate").code == 0
-    assert cli("config", "init").code == 2
-    settings = [line[2:] for line in path.read_text().splitlines() if line.startswith("# ")]
-    plain = "\n".join(line for line in settings if ":" in line and not line[0].isupper() and "`" not in line)
-    from coa.config import Settings
-
-    values = yaml.safe_load(plain)
-    assert set(values) - {"profiles"} == set(Settings.model_fields) - {"router_settings", "litellm_settings"}
-    path.write_text(plain)
-    assert cli("config", "show", "--profile", "fast").code == 0
-    assert cli("config", "init", "--force").code == 0
-
-
-def test_validate_looks_into_profiles_and_references(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = cli.folder / "coa.yaml"
-    path.write_text("profiles: {fast: {retries: -1}}\n")
-    result = cli("config", "validate")
-    assert result.code == 2
-    assert "(profile fast): retries" in result.err
-    path.write_text("model_list: [{model_name: a, litellm_params: {model: x, api_key: os.environ/NO_SUCH_KEY}}]\n")
-    result = cli("config", "validate")
-    assert result.code == 2
-    assert "NO_SUCH_KEY is not set" in result.err
-    monkeypatch.setenv("NO_SUCH_KEY", "x")
-    assert cli("config", "validate", path).err == f"valid: {path}\n"
 
 
 @pytest.mark.parametrize(("command", "failed"), [(["doctor"], 1), (["models", "test", "x"], 7)])
