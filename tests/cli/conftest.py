@@ -139,8 +139,9 @@ class FakeSession:
     ) -> Answer:
         return self._outcome("summarize", (words, per, language))
 
-    async def resume(self, run_id: str) -> Answer:
-        return self._outcome("resume", run_id)
+    async def resume(self, run_id: str, *, review: object = None) -> Answer:
+        told = () if review is None else (review,)
+        return self._outcome("resume", run_id, *told)
 
     async def plan(
         self,

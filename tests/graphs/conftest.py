@@ -74,7 +74,7 @@ class World:
         settings = Settings(home=self.folder, **self.settings)
 
         def inputs(role: str) -> RoleInputs:
-            return RoleInputs(record, self.plan, cast("ChatModel", self.model), FULL, LIMITS, settings)
+            return RoleInputs(record, self.plan, cast("ChatModel", self.model), FULL, LIMITS, settings, EstimatedTokens())
 
         needed = found.agents | ({"demonstrator"} if self.options.demos != "none" else frozenset())
         return roles_for(needed, inputs)
