@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from coa.agents.normalising import is_unspaced
 
-__all__ = ["guarded", "is_guarded", "is_harmless", "reverses"]
+__all__ = ["denies", "guarded", "is_guarded", "is_harmless", "reverses"]
 
 _DENYING = """
 not no nor never none nobody nothing nowhere neither without cannot hardly scarcely barely rarely seldom unless except
@@ -34,9 +34,11 @@ el los las lo unos unas y e il gli i o os as um uma de het een en
 """
 _PARTS_OF_NUMBERS = "ein un uno one veinti dreissig dreizehn fourteen seize treize quatorze vingts cents"
 _GUARDED = frozenset(w.casefold() for w in (_DENYING + _COUNTING).split())
+_DENYING_CHARS = "不没沒無无未非莫勿別别弗毋否ぬず"
+_DENYING_WORDS = frozenset({*(w.casefold() for w in _DENYING.split()), *_DENYING_CHARS})
 _GUARDED_BEGINNINGS = ("n'", "kein", "nobod")
 _GUARDED_ENDINGS = ("n't", "teen")
-_GUARDED_CHARS = frozenset("不没沒無无未非莫勿別别弗毋否萬亿億两兩几幾ぬず")
+_GUARDED_CHARS = frozenset(_DENYING_CHARS + "萬亿億两兩几幾")
 _JAPANESE_NEGATION = re.compile("ない|なく|なか|ませ")
 _HARMLESS = frozenset(_HARMLESS_WORDS.split()) | frozenset("的地得了着之")
 _NUMBER_PARTS = "|".join(sorted({*_COUNTING.split(), *_PARTS_OF_NUMBERS.split()}, key=len, reverse=True))
@@ -52,6 +54,11 @@ def guarded(words: Sequence[str]) -> Counter[str]:
     if any(is_unspaced(word[0]) for word in words):
         found.update(match.group() for match in _JAPANESE_NEGATION.finditer("".join(words)))
     return found
+
+
+def denies(words: Sequence[str]) -> bool:
+    """True where one of `words` turns a statement round or limits it; numbers do not."""
+    return any(word in _DENYING_WORDS or word.startswith(_GUARDED_BEGINNINGS) or word.endswith("n't") for word in words)
 
 
 def is_guarded(word: str) -> bool:

@@ -33,9 +33,6 @@ _QUOTES = (
 )
 _MARKUP = "_*"
 _GAP = rf"\s{re.escape(_DASHES)}{_QUOTES}{re.escape(_MARKUP)}"
-# Joiners and selectors that only choose how an emoji or letter is drawn.
-_SELECTORS = "\ufe00-\ufe0f"
-_JOINERS = "\u200d\U0001f3fb-\U0001f3ff"
 _PUNCTUATION = str.maketrans({"。": ".", "｡": ".", "、": ",", "､": ",", "…": "…", "⋯": "…", "․": "."})
 _KEPT_FORMS = ("<super>", "<sub>", "<fraction>", "<circle>")
 
@@ -236,4 +233,6 @@ def _dash(run: str, dashes: int, before: str, after: str) -> str:
 
 def _joins(char: str) -> bool:
     """True for characters that a blank parts from one another."""
-    return bool(char) and (char.isalnum() or is_mark(char)) and not is_unspaced(char)
+    if not char or is_unspaced(char) or _is_joiner(char) or "\ufe00" <= char <= "\ufe0f":
+        return False
+    return char.isalnum() or is_mark(char)

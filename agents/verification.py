@@ -21,7 +21,7 @@ from functools import cached_property
 from typing import Literal, NamedTuple
 
 from coa.agents.alignment import Alignment, aligned
-from coa.agents.guarded_words import guarded
+from coa.agents.guarded_words import denies
 from coa.agents.matching import TokenIndex, tokens_of
 from coa.agents.normalising import Normalised, is_mark, is_unspaced, normalised
 from coa.documents.canonical import canonical
@@ -38,14 +38,15 @@ _MOST_OCCURRENCES = 200
 _FEWEST_PART_WORDS = 2
 _MOST_PARTS = 8
 _MOST_ANCHORS = 20
-_LONGEST_OMISSION = 600
-"""Characters that one ellipsis may stand for."""
+_LONGEST_OMISSION = 300
+"""Characters that one ellipsis may stand for; it never stands for a paragraph's end."""
 _PART_STRETCH = 1.5
 
 _OUTER = re.compile(r"^(?:[\s.,;:…()\[\]{}]|-(?!\d))+|[\s.,;:…()\[\]{}-]+$")
 _EDITORIAL_DOTS = re.compile(r"[\[(]\s*(?:\.\s?\.\s?\.|…)\s*[\])]")
 _EDITORIAL_LETTER = re.compile(r"\[(\w)\]")
 _SENTENCE_END = re.compile(r"[.!?。！？]")
+_PARAGRAPH = re.compile(r"\n[^\S\n]*\n")
 _NEGATING = frozenset("不没沒無无未非莫勿弗毋")
 
 
@@ -152,13 +153,13 @@ class QuoteVerifier:
                 before = self._beside(
                     part, first - _LONGEST_OMISSION - int(len(part) * _PART_STRETCH), first, last=True
                 )
-                if before is None or self._hides_negation(before[1], first):
+                if before is None or not self._may_omit(before[1], first):
                     break
                 first = before[0]
                 scores.append(before[2])
             for part in parts[anchor + 1 :]:
                 after = self._beside(part, last, last + _LONGEST_OMISSION + int(len(part) * _PART_STRETCH), last=False)
-                if after is None or self._hides_negation(last, after[0]):
+                if after is None or not self._may_omit(last, after[0]):
                     break
                 last = after[1]
                 scores.append(after[2])
@@ -200,10 +201,12 @@ class QuoteVerifier:
         start, end = self._token_stretch(one)
         return (start, end, one.score) if low <= start and end <= high else None
 
-    def _hides_negation(self, start: int, end: int) -> bool:
-        """True where an ellipsis leaves "not" out of a sentence that it is a part of."""
+    def _may_omit(self, start: int, end: int) -> bool:
+        """True where an ellipsis may stand for what it left out: no "not" of the same sentence, no new paragraph."""
         omitted = self._normalised.text[start:end]
-        return _SENTENCE_END.search(omitted) is None and bool(guarded([t.text for t in tokens_of(omitted)]))
+        if end > start and _PARAGRAPH.search(self._text, *self._normalised.span(start, end)):
+            return False
+        return _SENTENCE_END.search(omitted) is not None or not denies([t.text for t in tokens_of(omitted)])
 
     def _may_be_name(self, token: int) -> bool:
         """True for words with a capital, and for those of scripts without capitals."""

@@ -38,7 +38,18 @@ BOOKS = {
     "zh": ("books/docs/zh-xiyouji.txt", ("xquad/zh/docs", "cmrc/docs")),
 }
 """The book, and other texts in its language."""
-PROSE = ("contracts/docs", "govreport/docs", "squality/docs", "qmsum/docs", "loogle/docs", "lara/docs", "nocha/docs")
+PROSE = (
+    "contracts/docs",
+    "govreport/docs",
+    "squality/docs",
+    "qmsum/docs",
+    "loogle/docs",
+    "lara/docs",
+    "nocha/docs",
+    "xquad/en/docs",
+    "hotpot100/docs",
+    "fairytaleqa/docs",
+)
 """Where a long English text is made of, for timing."""
 
 SURE: tuple[Kind, ...] = ("exact", "typography", "moved")
