@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypedDict
 
 from coa.agents import Manager, QuotingManager, QuotingWorker, Worker
+from coa.agents.aspect_choice import AspectChooser
 from coa.agents.demonstrator import Demonstrator
 from coa.agents.fact_manager import FactManager
 from coa.agents.fact_worker import FactWorker
@@ -15,12 +16,14 @@ from coa.agents.merger import Merger, QuotingMerger
 from coa.agents.passages import PassageReader, QuotingPassageReader
 from coa.agents.reasoner import ExtractiveReasoner, Reasoner
 from coa.agents.retriever import LexicalRetriever, Retriever
+from coa.agents.structurizer import Structurizer
 from coa.config import Settings
 from coa.errors import ConfigError
 from coa.limits import Limits, ReadingProfile
 from coa.llm.budget import Demand
 from coa.llm.chat import ChatModel
 from coa.runs import RunPlan, RunRecord
+from coa.structures import StoredStructurizer, StructureStore
 from coa.tokens import EstimatedTokens, TokenCounter
 from coa.types import Chunk
 
@@ -74,7 +77,7 @@ class Roles(NamedTuple):
         return digests
 
 
-MODEL_OF_AGENT = {"merger": "manager", "passages": "manager", "demonstrator": "worker"}
+MODEL_OF_AGENT = {"merger": "manager", "passages": "manager", "demonstrator": "worker", "chooser": "structurizer"}
 """Agents that have no model of their own in the setting `roles`, and whose model they use."""
 
 
@@ -154,6 +157,22 @@ def _reasoner(inputs: RoleInputs) -> Reasoner | ExtractiveReasoner:
     return Reasoner(inputs.model, inputs.limits, inputs.profile, **_writing(inputs))
 
 
+def _structurizer(inputs: RoleInputs) -> StoredStructurizer:
+    """Without a language: titles in the text's own serve questions in every one."""
+    structurizer = Structurizer(
+        inputs.model,
+        inputs.limits,
+        inputs.profile,
+        form=inputs.record.form,
+        temperature=inputs.settings.temperature,
+    )
+    return StoredStructurizer(structurizer, StructureStore(inputs.settings.home))
+
+
+def _chooser(inputs: RoleInputs) -> AspectChooser:
+    return AspectChooser(inputs.model, inputs.limits, temperature=inputs.settings.temperature)
+
+
 class _Writing(TypedDict):
     language: str | None
     temperature: float
@@ -172,4 +191,6 @@ _MAKERS: dict[str, Callable[[RoleInputs], object]] = {
     "demonstrator": _demonstrator,
     "retriever": _retriever,
     "reasoner": _reasoner,
+    "structurizer": _structurizer,
+    "chooser": _chooser,
 }

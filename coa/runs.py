@@ -76,6 +76,8 @@ class RunRecord:
     """What the reply is to be written in; None leaves it to the model."""
     words: int | None = None
     per: str = "book"
+    form: Literal["ids", "free"] = "ids"
+    """Of a structure: sentence numbers, or the model's own statements."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     prompts: Mapping[str, str] = field(default_factory=dict)
     """Prompt names and digests, the reading prefix's version among them."""

@@ -27,9 +27,11 @@ from coa.run_notes import DiskNotes
 from coa.runs import RunPlan, RunRecord, RunStore, Task, now
 from coa.secrets import with_secrets, without_secrets
 from coa.stopping import StopSignal
+from coa.structures import outline_of
 from coa.types import Answer, Document
 
 if TYPE_CHECKING:
+    from coa.agents.outline import Outline
     from coa.graphs.state import ReadOutput
 
 __all__ = ["OnEvent", "Session"]
@@ -110,6 +112,25 @@ class Session:
             document, None, task="summarize", language=resolved, words=words or DEFAULT_WORDS, per=per
         )
 
+    async def structure(self, document: Document, *, form: Literal["ids", "free"] = "ids") -> Answer:
+        """Structures every chunk that no earlier run did; the text of the answer counts the aspects found.
+
+        `outline` gives the outline itself. `form` "free" has the model restate the text, which takes chunks of a
+        third of its window. Raises: as `ask`.
+        """
+        return await self._run(
+            document, None, task="structure", language=None, words=None, per="book", strategy="outline", form=form
+        )
+
+    def outline(self, run_id: str) -> Outline:
+        """The outline by what a run has structured so far; chunks that are missing stand in it as one piece each.
+
+        Raises: RunNotFound, StorageError.
+        """
+        record = self.runs.get(run_id)
+        document = replace(self.runs.document(record.document_sha256), name=record.document)
+        return outline_of(document, self.runs.plan(record.run_id, document), self.runs.stored_steps(record.run_id))
+
     async def resume(self, run_id: str, *, review: object = None) -> Answer:
         """The answer of an earlier run, read on from where it stood; a finished run's as it is stored.
 
@@ -170,6 +191,8 @@ class Session:
         language: str | None,
         words: int | None,
         per: str,
+        strategy: str | None = None,
+        form: Literal["ids", "free"] = "ids",
     ) -> Answer:
         gateway = await self._open()
         self._emit(StageChanged("counting tokens"))
@@ -187,12 +210,13 @@ class Session:
             document=document.name,
             document_sha256=document.sha256,
             question=question,
-            strategy=self.settings.strategy,
+            strategy=strategy or self.settings.strategy,
             model=gateway.group.name,
             n_chunks=plan.n_chunks,
             language=language,
             words=words,
             per=per,
+            form=form,
             settings=without_secrets(self.settings),
         )
         await asyncio.to_thread(self.runs.create, record, document, plan)

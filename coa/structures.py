@@ -11,15 +11,22 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
-from coa.agents.structure import Structure
+from coa.agents.keyphrases import phrase_title
+from coa.agents.outline import Outline, build_outline
+from coa.agents.segmentation import sentence_texts
+from coa.agents.structure import Structure, plain_structure
 from coa.agents.structurizer import Structurizer, StructurizerReply
+from coa.graphs.structuring import structure_key as step_key
+from coa.graphs.structuring import structures_of
 from coa.llm.budget import Demand
 from coa.run_files import write_atomically
-from coa.types import Chunk, Usage
+from coa.runs import RunPlan, StoredStep
+from coa.types import Chunk, Document, Usage
 
-__all__ = ["StoredStructurizer", "StructureStore", "structure_key"]
+__all__ = ["StoredStructurizer", "StructureStore", "outline_of", "structure_key"]
 
 _FORMAT = 1
 
@@ -30,6 +37,18 @@ def structure_key(chunk: Chunk, identity: str) -> str:
     digest = hashlib.sha256(json.dumps([_FORMAT, identity, borders]).encode())
     digest.update(chunk.text.encode("utf-8", "surrogatepass"))
     return digest.hexdigest()
+
+
+def outline_of(document: Document, plan: RunPlan, steps: Sequence[StoredStep]) -> Outline:
+    """The outline of a run's document by its steps; a chunk without a structure stands in it as one piece."""
+    structures = structures_of(steps)
+    found: list[tuple[Chunk, Structure]] = []
+    for n, part in enumerate(plan.parts):
+        for position, chunk in enumerate(part.chunks):
+            texts = sentence_texts(chunk)
+            made = structures.get(step_key(n, position))
+            found.append((chunk, made or plain_structure(len(texts), phrase_title(texts, texts))))
+    return build_outline(document, found)
 
 
 class StructureStore:

@@ -30,6 +30,8 @@ from coa.graphs.merge import build_merge
 from coa.graphs.paths import build_bidirectional, build_permutation, build_self_consistency
 from coa.graphs.rag import build_rag, rag_estimate
 from coa.graphs.state import ReadInput, ReadOutput
+from coa.graphs.structured import build_structured, structured_estimate
+from coa.graphs.structuring import build_outline_graph, outline_estimate
 from coa.graphs.tree import build_tree
 
 __all__ = ["ENTRY_POINT_GROUP", "STRATEGIES", "Strategy", "strategies", "strategy"]
@@ -119,6 +121,20 @@ STRATEGIES: dict[str, Strategy] = {
             build_rag,
             frozenset({"reasoner"}),
             rag_estimate,
+        ),
+        Strategy(
+            "structured",
+            "every chunk structured once (scope, aspects, sentences) and kept; reads the aspects that are needed",
+            build_structured,
+            frozenset({"structurizer", "chooser", "worker", "manager"}),
+            structured_estimate,
+        ),
+        Strategy(
+            "outline",
+            "every chunk structured and nothing asked: what `coa structure` runs",
+            build_outline_graph,
+            frozenset({"structurizer"}),
+            outline_estimate,
         ),
         Strategy(
             "auto",
