@@ -42,7 +42,7 @@ _REFUSALS = re.compile(
             r"(?:^|: )no (?:\w+ )?" + _THINGS,
             r"(?:^|: )nothing (?:\w+ ){0,3}(?:about|on|relevant|regarding|new)\b",
             r"\bunanswerable\b",
-            r"\bnone of (?:the|these|those) (?:\w+ ){0,2}?(?:evidence|sentences?|passages?|parts?|lines?|text|chunks?)\b "
+            r"\bnone of (?:the|these|those) (?:\w+ ){0,2}?(?:evidence|sentences?|passages?|parts?|chunks?|text)\b "
             r"(?:\w+ ){0,3}?(?:mention|say|state|help|answer|contain|provide|discuss|describe|tell|give|relevant)",
             r"\b(?:wird|werden|ist|sind) (?:\w+ ){0,6}nicht (?:erwähnt|genannt|angegeben|beantwortet)",
             r"\bkeine (?:information|angabe|erwähnung|antwort|hinweis)",
