@@ -41,15 +41,17 @@ def read_reply(
     n_sentences: int,
     known: frozenset[Reference] | None = None,
     cut_off: bool = False,
+    instruction: str = "",
 ) -> NewNotes:
     """What `text` adds to `notes`, which the worker was given.
 
     `chunk` counts from 1; ids that are neither of its sentences nor `known` (those of the notes where None) are
     dropped, and a fact that is left without any is unsure (where the chunk's sentences have ids at all: with
-    `n_sentences` 0 no fact has one). What only denies, repeats the notes, or is the last line of a reply that broke
-    off, is none.
+    `n_sentences` 0 no fact has one). What only denies, repeats the notes or a line of the `instruction`, or is the
+    last line of a reply that broke off, is none.
     """
     lines = [line.strip() for line in text.splitlines()]
+    echoed = {f.text for line in instruction.splitlines() for f in _facts(line.removeprefix("? "), False)}
     if cut_off:
         lines = lines[:-1]
     known = notes.references if known is None else known
@@ -63,10 +65,11 @@ def read_reply(
         said = qualify(line, chunk=chunk, n_sentences=n_sentences, known=known)
         if match := _OPENED.match(said):
             thread = read_thread(match[1], 0)
-            if thread is not None and not is_refusal(thread.text):
+            if thread is not None and thread.text not in echoed and not is_refusal(thread.text):
                 opened.append(thread)
             continue
-        facts.extend(f for f in _facts(said, n_sentences > 0) if not restates(f, notes))
+        new = _facts(said, n_sentences > 0)
+        facts.extend(f for f in new if f.text not in echoed and not restates(f, notes))
     open_before = {t.number for t in notes.threads}
     return NewNotes(tuple(facts), tuple(opened), frozenset(closed & open_before), cut_off)
 

@@ -62,6 +62,7 @@ class FactWorker(Prompted):
         Raises: BadOutput when that one has none either; any other ModelError of a reading call.
         """
         notes = parse_notes(unit.text)
+        instruction = self.templates(self.profile)[0 if query is not None else 1].text
         usage = Usage()
         for shorter in (False, True):
             try:
@@ -77,6 +78,7 @@ class FactWorker(Prompted):
                 chunk=chunk.index + 1,
                 n_sentences=len(chunk.sentences) if self.profile.cites else 0,
                 cut_off=cut_off,
+                instruction=instruction,
             )
             if new or not cut_off:
                 grown = merged(notes, new)

@@ -69,6 +69,13 @@ async def test_nothing_new_leaves_the_unit_as_it_was(book: Book, limits: Limits,
     assert not reply.informative
 
 
+async def test_a_model_that_copies_its_instruction_notes_nothing(book: Book, limits: Limits) -> None:
+    _, (chunk,) = book(["Ada came.", "B.", "C.", "D.", "E.", "F.", "G.", "H.", "I."])
+    for query, template in zip(("Who?", None), FactWorker.template_texts(FULL), strict=False):
+        reply = await FactWorker(ScriptedModel([template]), limits, FULL).read(chunk, query, EMPTY)
+        assert not reply.unit.text, reply.unit.text
+
+
 async def test_a_summary_is_read_without_a_question(book: Book, limits: Limits) -> None:
     _, (chunk,) = book(["Ada came."])
     model = ScriptedModel(["- Ada comes to town. [1]"])
