@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from coa.config import Settings
     from coa.types import Document
 
-__all__ = ["ask", "resume", "summarize"]
+__all__ = ["ask", "dry_run", "resume", "summarize"]
 
 
 class Per(StrEnum):
@@ -63,7 +64,7 @@ def ask(
     settings = settings_of(ctx, common, run).settings
     document = read_book(book, settings)
     if run.dry_run:
-        return _dry_run(invocation_of(ctx), settings, document, asked, sink)
+        return dry_run(invocation_of(ctx), settings, document, asked, sink)
 
     def job(text: str) -> Job:
         return Job(lambda session: session.ask(document, text), title=text, language=document.language)
@@ -98,7 +99,7 @@ def summarize(
     settings = settings_of(ctx, common, run).settings
     document = read_book(book, settings)
     if run.dry_run:
-        return _dry_run(invocation_of(ctx), settings, document, [None], sink, per=per.value, words=words)
+        return dry_run(invocation_of(ctx), settings, document, [None], sink, per=per.value, words=words)
     job = Job(
         lambda session: session.summarize(document, words=words, per=per.value, language=language.lower()),
         language=document.language,
@@ -131,16 +132,18 @@ def resume(
     from coa.cli.output import Output
     from coa.cli.review import ids_in
     from coa.cli.session import Job, run_jobs
+    from coa.cli.structure import outline_output
     from coa.errors import ConfigError
     from coa.runs import RunStore
 
     if (run is None) == (not last):
         raise ConfigError("name a run or say --last, and not both.", hint="`coa runs list` shows the runs.")
-    sink = Output(output, common.color)
     settings = settings_of(ctx, common).settings
     store = RunStore(settings.home)
     record = store.get(run) if run is not None else store.last()
-    document = store.document(record.document_sha256)
+    document = replace(store.document(record.document_sha256), name=record.document)
+    structured = record.task == "structure"
+    sink = outline_output(output, common, settings, document) if structured else Output(output, common.color)
     told = ids_in(strike) if strike is not None else [] if accept else None
     job = Job(
         lambda session: session.resume(record.run_id, review=told), title=record.question, language=document.language
@@ -148,7 +151,7 @@ def resume(
     return run_jobs(invocation_of(ctx), settings, [job], sink, progress=not output.no_progress)
 
 
-def _dry_run(
+def dry_run(
     invocation: Invocation,
     settings: Settings,
     document: Document,

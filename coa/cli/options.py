@@ -25,6 +25,7 @@ class Format(StrEnum):
     MD = "md"
     JSON = "json"
     JSONL = "jsonl"
+    HTML = "html"
 
 
 class NotesMode(StrEnum):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ from coa.cli import render
 from coa.cli.options import Format, OutputOptions
 from coa.cli.streaming import StreamedText
 from coa.cli.terminal import Colour, check_writable, paint, printable, uses_colour, write_file, write_result
+from coa.errors import ConfigError
 
 if TYPE_CHECKING:
     from coa.types import Answer
@@ -25,11 +27,15 @@ class Output:
     colour: Colour = Colour.AUTO
     several: bool = False
     """True when more than one answer is expected."""
+    shown: Callable[[Answer], str] | None = None
+    """How an answer that is no text is written (an outline); None for texts."""
     _parts: list[str] = field(default_factory=list)
     _objects: list[dict[str, object]] = field(default_factory=list)
     _stream: StreamedText | None = None
 
     def __post_init__(self) -> None:
+        if self.options.form is Format.HTML and self.shown is None:
+            raise ConfigError("--format html: answers are not written as HTML.", hint="Use md, or `coa structure`.")
         if self.options.output is not None:
             check_writable(self.options.output)
 
@@ -46,7 +52,7 @@ class Output:
     @property
     def streams(self) -> bool:
         """True where the answer is shown as it is written."""
-        return self.to_stdout and self.options.form is Format.TEXT and sys.stdout.isatty()
+        return self.shown is None and self.to_stdout and self.options.form is Format.TEXT and sys.stdout.isatty()
 
     def title(self, title: str | None) -> None:
         """Heads the answer that comes next."""
@@ -75,6 +81,9 @@ class Output:
     def add(self, answer: Answer, *, language: str | None = None) -> None:
         """Prints or keeps one answer."""
         form, notes = self.options.form, self.options.show_notes
+        if self.shown is not None:
+            self.put(self.shown(answer))
+            return
         if form in (Format.JSON, Format.JSONL):
             found = render.answer_object(answer, language=language, notes=notes)
             if form is Format.JSON and self.several:
