@@ -20,7 +20,7 @@ from coa.llm.response_store import ENTRY_OVERHEAD, Dropped, ModelShare, StoreSta
 if TYPE_CHECKING:
     from redis.asyncio import Redis
 
-__all__ = ["RedisResponses"]
+__all__ = ["RedisResponses", "shown_address"]
 
 _T = TypeVar("_T")
 
@@ -158,7 +158,7 @@ class RedisResponses:
                 share = models.get(model.decode(), ModelShare(0, 0, int(times_used.get(model, 0))))
                 if key not in over:
                     models[model.decode()] = ModelShare(share.entries + 1, share.bytes + int(size), share.hits)
-            return StoreStats(_shown(self._url), self._max_bytes, dict(sorted(models.items())))
+            return StoreStats(shown_address(self._url), self._max_bytes, dict(sorted(models.items())))
 
         return await self._answer(look, None)
 
@@ -204,7 +204,7 @@ class RedisResponses:
 _HINT = "Check COA_REDIS_URL; coa goes on without it."
 
 
-def _shown(url: str) -> str:
+def shown_address(url: str) -> str:
     """The address without its login and its options, which may hold a password too."""
     parts = urlsplit(url)
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment=""))

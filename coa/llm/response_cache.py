@@ -78,6 +78,7 @@ class CachedModel:
         self._deployments = None if deployments is None else frozenset(deployments)
         self._on_trouble = on_trouble
         self._clock = clock
+        self._identifying = asyncio.Lock()
         self._asking: dict[str, asyncio.Future[Completion]] = {}
         self._down_until = float("-inf")
         self._down = False
@@ -110,8 +111,11 @@ class CachedModel:
         return await self._first(key, prompt, decoding, on_text)
 
     async def _who(self) -> str:
-        if callable(self._identity):
-            self._identity = await asyncio.to_thread(self._identity)
+        if isinstance(self._identity, str):
+            return self._identity
+        async with self._identifying:
+            if not isinstance(self._identity, str):
+                self._identity = await asyncio.to_thread(self._identity)
         return self._identity
 
     async def _first(self, key: str, prompt: Prompt, decoding: Decoding, on_text: OnText | None) -> Completion:
@@ -223,11 +227,11 @@ def weights_of(deployment: Deployment, served: Served | None, files: Iterable[Lo
 
 
 def _described(deployment: Deployment, weights: Weights | None) -> dict[str, object]:
-    place = None if weights is not None and weights.everywhere else deployment.root_url
+    known = deployment.root_url is None or (weights is not None and weights.everywhere)
     return {
         "model": deployment.model,
         "weights": None if weights is None else weights.told,
-        "address": None if place is None else place.rpartition("@")[2],
+        "address": None if known else deployment.shown_address,
         "params": _without_secrets(deployment.params or {}),
     }
 

@@ -216,7 +216,7 @@ class FileResponses:
     def _shrink(self) -> None:
         """Gives freed pages back to the file system."""
         with contextlib.suppress(sqlite3.OperationalError):
-            self._open().execute("PRAGMA incremental_vacuum").fetchall()
+            self._open().executescript("PRAGMA incremental_vacuum")  # execute would free one page
 
     def _set_aside(self) -> None:
         """Moves a damaged file out of the way, unless another process has done so already."""
