@@ -2,33 +2,66 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from coa.run_format import CHOICE_KEY
-from coa.run_notes import DiskNotes
-from coa.runs import RunRecord
+from coa.runs import RunRecord, RunState, RunStore
 from coa.types import Answer, Citation, Claim, Coverage, Document, Note, SkippedChunk
 
 if TYPE_CHECKING:  # langgraph takes seconds to import
+    from coa.graphs import ReadContext
     from coa.graphs.state import ReadOutput
 
-__all__ = ["assembled"]
+__all__ = ["Run", "assembled"]
+
+
+class Run:
+    """A run in hand: the context that its graph is to be run with, and the answer from what that ends with."""
+
+    def __init__(
+        self, runs: RunStore, record: RunRecord, context: ReadContext, *, warnings: Sequence[str], started: float
+    ) -> None:
+        """`started` is on `time.perf_counter`'s scale."""
+        self.record = record
+        self.context = context
+        self._runs = runs
+        self._warnings = warnings
+        self._started = started
+
+    def finished(self, output: ReadOutput) -> Answer:
+        """The answer, stored where anything was read; the run is done with it, or partial. Raises: StorageError."""
+        document = self.context.document
+        assert document is not None  # noqa: S101 - sessions always give one
+        answer = assembled(
+            self.record,
+            document,
+            output,
+            self.context,
+            warnings=self._warnings,
+            seconds=time.perf_counter() - self._started,
+        )
+        if output["stopped"] is None or answer.coverage.read:
+            self._runs.save_answer(answer)
+        state: RunState = "done" if answer.coverage.complete else "partial"
+        self._runs.changed(self.record, state, error=output["stopped"])
+        return answer
 
 
 def assembled(
     record: RunRecord,
     document: Document,
     output: ReadOutput,
-    notes: DiskNotes,
+    context: ReadContext,
     *,
-    quotes: bool,
     warnings: Sequence[str] = (),
     seconds: float,
 ) -> Answer:
-    """The answer of a run whose graph has come to its end. `quotes`: its sentences were picked by code."""
+    """The answer of a run whose graph has come to its end."""
+    notes = context.notes
     told = [*document.warnings, *warnings, *output["warnings"]]
-    if quotes and record.task == "summarize":
+    if context.options.quotes and record.task == "summarize":
         told.append("the summary is made of sentences copied from the text: the model is too small to write one.")
     coverage = output["coverage"]
     choice = next((s.payload for s in notes.all_steps() if s.key == CHOICE_KEY), None)
@@ -45,7 +78,7 @@ def assembled(
             tuple(SkippedChunk(s["index"], s["cause"]) for s in coverage["skipped"]),
             coverage["unselected"],
         ),
-        usage=notes.spent,
+        usage=context.spent,
         citations=tuple(Citation(**c) for c in output["citations"]),
         notes=tuple(Note(n.chunk, n.text, n.informative, n.path) for n in notes.all_notes() if n.cause is None),
         warnings=tuple(dict.fromkeys(told)),
@@ -56,4 +89,5 @@ def assembled(
         quotes_not_found=output["quotes_not_found"],
         verdict=output["verdict"],
         prompts=dict(record.prompts),
+        estimate=record.estimate,
     )

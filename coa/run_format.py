@@ -17,6 +17,7 @@ from coa.types import (
     Claim,
     Coverage,
     Document,
+    Forecasted,
     LeftOut,
     Note,
     Place,
@@ -194,6 +195,8 @@ def answer_from_json(raw: dict[str, Any]) -> Answer:
     raw["usage"] = Usage(**raw["usage"])
     raw["citations"] = tuple(Citation(**c) for c in raw["citations"])
     raw["notes"] = tuple(Note(**n) for n in raw["notes"])
+    if raw.get("estimate") is not None:
+        raw["estimate"] = Forecasted(**raw["estimate"])
     raw["claims"] = tuple(Claim(c["text"], tuple(c["citations"])) for c in raw.get("claims", ()))
     raw["warnings"] = tuple(raw["warnings"])
     return Answer(**raw)

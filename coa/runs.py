@@ -44,9 +44,20 @@ from coa.run_format import (
     plan_to_json,
     step_from_json,
 )
-from coa.types import Answer, Document, Note
+from coa.types import Answer, Document, Forecasted, Note
 
-__all__ = ["Part", "PartAnswer", "RunPlan", "RunRecord", "RunState", "RunStore", "StoredNote", "StoredStep", "Task"]
+__all__ = [
+    "Forecasted",
+    "Part",
+    "PartAnswer",
+    "RunPlan",
+    "RunRecord",
+    "RunState",
+    "RunStore",
+    "StoredNote",
+    "StoredStep",
+    "Task",
+]
 
 Task = Literal["ask", "summarize", "structure", "check"]
 RunState = Literal["running", "interrupted", "drained", "failed", "done", "partial"]
@@ -78,6 +89,8 @@ class RunRecord:
     per: str = "book"
     form: Literal["ids", "free"] = "ids"
     """Of a structure: sentence numbers, or the model's own statements."""
+    estimate: Forecasted | None = None
+    """What it was expected to take."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     prompts: Mapping[str, str] = field(default_factory=dict)
     """Prompt names and digests, the reading prefix's version among them."""
@@ -130,6 +143,10 @@ class RunStore:
             return matching[0]
         what = f"{len(matching)} runs begin with {run_id!r}" if matching else f"there is no run {run_id!r}"
         raise RunNotFound(f"{what}.", hint="`coa runs list` shows them.")
+
+    def has(self, run_id: str) -> bool:
+        """Whether there is a run of just that id."""
+        return self._read(run_id) is not None
 
     def last(self) -> RunRecord:
         """The newest run. Raises: RunNotFound."""
@@ -251,6 +268,8 @@ class RunStore:
         try:
             raw = json.loads(path.read_text(encoding="utf-8"))
             raw.pop("format", None)
+            if raw.get("estimate") is not None:
+                raw["estimate"] = Forecasted(**raw["estimate"])
             record = RunRecord(**raw)
         except (OSError, ValueError, TypeError):
             return None

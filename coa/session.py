@@ -7,52 +7,51 @@ that was stopped or killed goes on with `resume`.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, replace
 from types import TracebackType
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal
 
-from coa.answering import assembled
+from coa.answering import Run
 from coa.config import Settings, load_settings
-from coa.errors import BudgetExceeded, CoaError, RunDrained
+from coa.errors import BudgetExceeded, CoaError, ConfigError, RunDrained
 from coa.events import Event, RunStarted, StageChanged, WarningRaised
-from coa.limits import Limits, ReadingProfile
-from coa.llm.budget import Budget
+from coa.limits import Limits
 from coa.llm.gateway import Gateway, open_gateway
-from coa.planning import Plan, budget_for, estimate, limits_for, options_of, plan_run, seconds_per_token
+from coa.planning import Plan, estimate, options_of, plan_run, seconds_per_token
 from coa.reading import PREFIX_VERSION
-from coa.roles import DEFAULT_WORDS, MODEL_OF_AGENT, RoleInputs, Roles, roles_for
+from coa.roles import DEFAULT_WORDS
 from coa.run_notes import DiskNotes
-from coa.runs import RunPlan, RunRecord, RunStore, Task, now
+from coa.runs import Forecasted, RunPlan, RunRecord, RunStore, Task, now
 from coa.secrets import with_secrets, without_secrets
 from coa.stopping import StopSignal
 from coa.structures import outline_of
 from coa.types import Answer, Document
+from coa.wiring import agents_for, allowed_for, context_for, profile_of
 
 if TYPE_CHECKING:
     from coa.agents.outline import Outline
-    from coa.graphs.state import ReadOutput
+    from coa.graphs.estimates import Estimate
 
 __all__ = ["OnEvent", "Session"]
 
 OnEvent = Callable[[Event], None]
 
 
-class _Allowed(NamedTuple):
-    """What a call and a run may take."""
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """What is asked of a document."""
 
-    limits: Limits
-    budget: Budget
-
-
-class _Work(NamedTuple):
-    """A run that is being read."""
-
-    record: RunRecord
-    document: Document
-    plan: RunPlan
-    notes: DiskNotes
+    question: str | None
+    task: Task = "ask"
+    language: str | None = None
+    words: int | None = None
+    per: str = "book"
+    strategy: str | None = None
+    """None: the one of the settings."""
+    form: Literal["ids", "free"] = "ids"
 
 
 class Session:
@@ -93,7 +92,7 @@ class Session:
         Raises: RunDrained after a stop was asked for, BudgetExceeded with the partial answer on it, ModelError
         (the run can be resumed after either), ConfigError, DocumentError, StorageError.
         """
-        return await self._run(document, question, task="ask", language=None, words=None, per="book")
+        return await self._run(document, _Wanted(question))
 
     async def summarize(
         self,
@@ -108,9 +107,7 @@ class Session:
         `language` is an ISO 639-1 code; "auto" is the document's own. Raises: as `ask`.
         """
         resolved = document.language if language == "auto" else language
-        return await self._run(
-            document, None, task="summarize", language=resolved, words=words or DEFAULT_WORDS, per=per
-        )
+        return await self._run(document, _Wanted(None, "summarize", resolved, words or DEFAULT_WORDS, per))
 
     async def structure(self, document: Document, *, form: Literal["ids", "free"] = "ids") -> Answer:
         """Structures every chunk that no earlier run did; the text of the answer counts the aspects found.
@@ -118,9 +115,7 @@ class Session:
         `outline` gives the outline itself. `form` "free" has the model restate the text, which takes chunks of a
         third of its window. Raises: as `ask`.
         """
-        return await self._run(
-            document, None, task="structure", language=None, words=None, per="book", strategy="outline", form=form
-        )
+        return await self._run(document, _Wanted(None, "structure", strategy="outline", form=form))
 
     def outline(self, run_id: str) -> Outline:
         """The outline by what a run has structured so far; chunks that are missing stand in it as one piece each.
@@ -152,16 +147,12 @@ class Session:
         self, document: Document, question: str | None, *, per: str = "book", words: int | None = None
     ) -> Plan:
         """What `ask` (or `summarize` for None) would do; makes no call. Raises: what they raise before their first."""
-        from coa.graphs import strategy
-
         gateway = await self._open(calls=False)
-        limits, _ = await self._allowed(gateway, words)
+        limits, _ = await allowed_for(gateway, self.settings, words)
         plan = await asyncio.to_thread(
             plan_run, document, question, gateway=gateway, limits=limits, per_chapter=per == "chapter"
         )
-        n_question = gateway.counter.count([question])[0] if question else None
-        options = options_of(self.settings, self._profile(gateway))
-        wanted = estimate(plan, limits, n_question, reading=strategy(self.settings.strategy), options=options)
+        wanted = await asyncio.to_thread(self._estimated, gateway, plan, limits, question)
         speed = await asyncio.to_thread(seconds_per_token, self.runs, gateway.group.name, self.settings.notes)
         return Plan(
             document=document.name,
@@ -182,85 +173,100 @@ class Session:
             seconds=None if speed is None else speed * wanted.prompt_tokens,
         )
 
-    async def _run(
+    @contextlib.asynccontextmanager
+    async def prepared(
         self,
         document: Document,
         question: str | None,
         *,
-        task: Task,
-        language: str | None,
-        words: int | None,
-        per: str,
-        strategy: str | None = None,
-        form: Literal["ids", "free"] = "ids",
-    ) -> Answer:
+        run_id: str | None = None,
+        task: Task = "ask",
+        language: str | None = None,
+        words: int | None = None,
+        per: str = "book",
+    ) -> AsyncIterator[Run]:
+        """A run whose graph the caller runs: its context, and its answer from what the graph ends with.
+
+        `run_id` names a run of the caller's (a thread's id, say); one that is there already is gone on with, over
+        the settings of this session. What was paid for is on disk as with `ask`. Raises: as `ask`, before the first
+        call; ConfigError for a run of that id over another document or question.
+        """
+        if run_id is not None and self.runs.has(run_id):
+            record = self.runs.get(run_id)
+            if (record.document_sha256, record.question) != (document.sha256, question):
+                raise ConfigError(
+                    f"the run {run_id!r} is about {record.document}, question {record.question!r}.",
+                    hint="Give another document or question another id.",
+                )
+            plan = await asyncio.to_thread(self.runs.plan, record.run_id, document)
+        else:
+            record, plan = await self._begun(document, _Wanted(question, task, language, words, per), run_id)
+        async with self._running(record, document, plan) as run:
+            yield run
+
+    async def _run(self, document: Document, wanted: _Wanted) -> Answer:
+        record, plan = await self._begun(document, wanted)
+        return await self._execute(record, document, plan)
+
+    async def _begun(self, document: Document, wanted: _Wanted, run_id: str | None = None) -> tuple[RunRecord, RunPlan]:
+        """A new run, checked and stored before its first call."""
         gateway = await self._open()
         self._emit(StageChanged("counting tokens"))
-        allowed = await self._allowed(gateway, words)
+        limits, _ = await allowed_for(gateway, self.settings, wanted.words)
         plan = await asyncio.to_thread(
-            plan_run, document, question, gateway=gateway, limits=allowed.limits, per_chapter=per == "chapter"
+            plan_run, document, wanted.question, gateway=gateway, limits=limits, per_chapter=wanted.per == "chapter"
         )
+        expected = await asyncio.to_thread(self._estimated, gateway, plan, limits, wanted.question, wanted.strategy)
         created = now()
         record = RunRecord(
-            run_id=self.runs.new_id(),
-            task=task,
+            run_id=run_id or self.runs.new_id(),
+            task=wanted.task,
             state="running",
             created=created,
             updated=created,
             document=document.name,
             document_sha256=document.sha256,
-            question=question,
-            strategy=strategy or self.settings.strategy,
+            question=wanted.question,
+            strategy=wanted.strategy or self.settings.strategy,
             model=gateway.group.name,
             n_chunks=plan.n_chunks,
-            language=language,
-            words=words,
-            per=per,
-            form=form,
+            language=wanted.language,
+            words=wanted.words,
+            per=wanted.per,
+            form=wanted.form,
             settings=without_secrets(self.settings),
+            estimate=Forecasted(expected.calls, expected.prompt_tokens, expected.completion_tokens_max),
         )
         await asyncio.to_thread(self.runs.create, record, document, plan)
-        return await self._execute(record, document, plan, allowed)
+        return record, plan
 
-    async def _execute(
-        self,
-        record: RunRecord,
-        document: Document,
-        plan: RunPlan,
-        allowed: _Allowed | None = None,
-        *,
-        review: object = None,
-    ) -> Answer:
-        """Reads what has not been read yet and answers; keeps the record's state true whatever happens."""
-        started = time.perf_counter()
-        with self.runs.locked(record.run_id):
-            record = self.runs.changed(record, "running")
-            notes = DiskNotes(self.runs, record.run_id)
-            try:
-                gateway = await self._open()
-                allowed = allowed or await self._allowed(gateway, record.words)
-                roles = await self._roles(record, plan, gateway, allowed)
-                record = self.runs.with_prompts(record, {"reading_prefix": PREFIX_VERSION, **roles.prompt_digests})
-                output = await self._read(_Work(record, document, plan, notes), roles, gateway, allowed.budget, review)
-            except (RunDrained, asyncio.CancelledError):
-                self.runs.changed(record, "drained")
-                raise
-            except CoaError as error:
-                self.runs.changed(record, "failed", error=error.message)
-                raise
-            stopped = output["stopped"]
-            answer = assembled(
-                record,
-                document,
-                output,
-                notes,
-                quotes=self._profile(gateway).quotes,
-                warnings=gateway.warnings,
-                seconds=time.perf_counter() - started,
+    def _estimated(
+        self, gateway: Gateway, plan: RunPlan, limits: Limits, question: str | None, name: str | None = None
+    ) -> Estimate:
+        from coa.graphs import strategy
+
+        n_question = gateway.counter.count([question])[0] if question else None
+        options = options_of(self.settings, profile_of(gateway, self.settings))
+        return estimate(plan, limits, n_question, reading=strategy(name or self.settings.strategy), options=options)
+
+    async def _execute(self, record: RunRecord, document: Document, plan: RunPlan, *, review: object = None) -> Answer:
+        """Reads what has not been read yet and answers."""
+        from coa.graphs import strategy
+        from coa.graphs.running import run_graph
+
+        async with self._running(record, document, plan) as run:
+            output = await run_graph(
+                strategy(record.strategy).build(),
+                question=record.question,
+                context=run.context,
+                run_id=record.run_id,
+                checkpoints=self.runs.path(record.run_id) / "state.sqlite",
+                on_event=self._emit,
+                on_control=self._stop.listen,
+                review=review,
             )
-            if stopped is None or answer.coverage.read:
-                self.runs.save_answer(answer)
-            self.runs.changed(record, "done" if answer.coverage.complete else "partial", error=stopped)
+            answer = run.finished(output)
+        stopped = output["stopped"]
         if stopped is not None:
             raise BudgetExceeded(
                 f"stopped by {stopped}: {answer.coverage.read} of {answer.coverage.chunks} chunks were read.",
@@ -271,64 +277,56 @@ class Session:
             )
         return answer
 
-    async def _read(self, work: _Work, roles: Roles, gateway: Gateway, budget: Budget, review: object) -> ReadOutput:
-        """Runs the graph to its end."""
-        from coa.graphs import ReadContext, strategy
-        from coa.graphs.running import run_graph
+    @contextlib.asynccontextmanager
+    async def _running(self, record: RunRecord, document: Document, plan: RunPlan) -> AsyncIterator[Run]:
+        """The run, nobody else's while it lasts; keeps its record's state true whatever happens."""
+        started = time.perf_counter()
+        with self.runs.locked(record.run_id):
+            record = self.runs.changed(record, "running")
+            try:
+                gateway = await self._open()
+                limits, budget = await allowed_for(gateway, self.settings, record.words)
+                roles = await agents_for(record, plan, gateway, limits, self.settings)
+                record = self.runs.with_prompts(record, {"reading_prefix": PREFIX_VERSION, **roles.prompt_digests})
+                notes = DiskNotes(self.runs, record.run_id)
+                run = Run(
+                    self.runs,
+                    record,
+                    context_for(
+                        document,
+                        plan,
+                        notes,
+                        roles=roles,
+                        settings=self.settings,
+                        gateway=gateway,
+                        budget=budget,
+                    ),
+                    warnings=gateway.warnings,
+                    started=started,
+                )
+                self._announce(run, plan, notes, gateway)
+                yield run
+            except (RunDrained, asyncio.CancelledError):
+                self.runs.changed(record, "drained")
+                raise
+            except CoaError as error:
+                self.runs.changed(record, "failed", error=error.message)
+                raise
 
-        record, document, plan, notes = work
-        context = ReadContext(
-            parts=plan.parts,
-            worker=roles.worker,
-            manager=roles.manager,
-            notes=notes,
-            document=document,
-            agents=roles.agents,
-            options=options_of(self.settings, self._profile(gateway)),
-            budget=budget,
-            spent=notes.spent,
-            on_worker_failure=self.settings.on_worker_failure,
-            manager_demand=roles.manager_demand,
-        )
+    def _announce(self, run: Run, plan: RunPlan, notes: DiskNotes, gateway: Gateway) -> None:
         for warning in gateway.warnings:
             self._emit(WarningRaised(warning))
         self._emit(
             RunStarted(
-                run_id=record.run_id,
-                document=record.document,
-                strategy=record.strategy,
-                model=record.model,
+                run_id=run.record.run_id,
+                document=run.record.document,
+                strategy=run.record.strategy,
+                model=run.record.model,
                 n_chunks=plan.n_chunks,
                 n_tokens=plan.n_tokens,
                 n_done=notes.n_done,
             )
         )
-        return await run_graph(
-            strategy(record.strategy).build(),
-            question=record.question,
-            context=context,
-            run_id=record.run_id,
-            checkpoints=self.runs.path(record.run_id) / "state.sqlite",
-            on_event=self._emit,
-            on_control=self._stop.listen,
-            review=review,
-        )
-
-    async def _roles(self, record: RunRecord, plan: RunPlan, gateway: Gateway, allowed: _Allowed) -> Roles:
-        """The agents that the run's strategy needs, each over its role's model."""
-        from coa.graphs import strategy
-
-        needed = set(strategy(record.strategy).agents)
-        if self.settings.demos != "none" and not self._profile(gateway).quotes:
-            needed.add("demonstrator")
-        names = {agent: MODEL_OF_AGENT.get(agent, agent) for agent in {*needed, "manager"}}
-        models = {agent: await gateway.role_model(role) for agent, role in names.items()}
-
-        def inputs(agent: str) -> RoleInputs:
-            profile = self._profile(gateway, names[agent])
-            return RoleInputs(record, plan, models[agent], profile, allowed.limits, self.settings, gateway.counter)
-
-        return roles_for(frozenset(needed), inputs)
 
     async def _open(self, *, calls: bool = True) -> Gateway:
         from coa.graphs import strategy
@@ -340,17 +338,6 @@ class Session:
                     self.settings, calls=calls, on_stage=lambda stage: self._emit(StageChanged(stage))
                 )
             return self._gateway
-
-    def _profile(self, gateway: Gateway, role: str = "worker") -> ReadingProfile:
-        """The profile of a role's model, with the notes that the settings ask for."""
-        profile = gateway.role_profile(role)
-        return profile if self.settings.notes == "auto" else replace(profile, quotes=self.settings.notes == "quotes")
-
-    async def _allowed(self, gateway: Gateway, words: int | None) -> _Allowed:
-        """Raises: LimitsError, and ConfigError for a limit in dollars on a model without a price."""
-        written = words if (words or 0) > DEFAULT_WORDS and not self._profile(gateway).quotes else None
-        limits = await asyncio.to_thread(limits_for, gateway, self.settings, words=written)
-        return _Allowed(limits, await budget_for(gateway, self.settings))
 
     def _emit(self, event: Event) -> None:
         if self._on_event is not None:

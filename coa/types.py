@@ -22,6 +22,7 @@ __all__ = [
     "Coverage",
     "Document",
     "Evidence",
+    "Forecasted",
     "LeftOut",
     "Note",
     "Place",
@@ -321,6 +322,15 @@ class Claim:
 
 
 @dataclass(frozen=True, slots=True)
+class Forecasted:
+    """What a run was expected to take."""
+
+    calls: int
+    prompt_tokens: int
+    completion_tokens_max: int
+
+
+@dataclass(frozen=True, slots=True)
 class Answer:
     """What a run returns."""
 
@@ -345,6 +355,8 @@ class Answer:
     """Quotes that a model wrote itself and that stand nowhere in the source; none of them is a citation."""
     verdict: Verdict | None = None
     """What strategies that weigh evidence say of it; None where the strategy does not."""
+    estimate: Forecasted | None = None
+    """What the run was expected to take, worked out before its first call; `usage` is what it took."""
     strategy_reason: str | None = None
     """Why `strategy` was taken, where coa chose it."""
     prompts: Mapping[str, str] = field(default_factory=dict, repr=False)

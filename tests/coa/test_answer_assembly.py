@@ -36,9 +36,9 @@ def _answer(
     for part, reply in enumerate(replies):
         runs.add_part_answer("r", part, reply)
     stored = DiskNotes(runs, "r")
-    context = ReadContext(plan.parts, notes=stored, document=document)
+    context = ReadContext(plan.parts, notes=stored, document=document, spent=stored.spent)
     output = cited(context, "Who?", stopped)
-    return assembled(record, document, output, stored, quotes=False, warnings=("w", "w"), seconds=1.0)
+    return assembled(record, document, output, context, warnings=("w", "w"), seconds=1.0)
 
 
 def _note(part: int, cause: str | None = None) -> StoredNote:

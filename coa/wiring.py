@@ -1,0 +1,88 @@
+"""From settings and open models to what a run's graph is handed."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from typing import TYPE_CHECKING, NamedTuple
+
+from coa.config import Settings
+from coa.limits import Limits, ReadingProfile
+from coa.llm.budget import Budget
+from coa.llm.gateway import Gateway
+from coa.planning import budget_for, limits_for, options_of
+from coa.roles import DEFAULT_WORDS, MODEL_OF_AGENT, RoleInputs, Roles, roles_for
+from coa.run_notes import DiskNotes
+from coa.runs import RunPlan, RunRecord
+from coa.types import Document
+
+if TYPE_CHECKING:  # langgraph takes seconds to import
+    from coa.graphs import ReadContext
+
+__all__ = ["Allowed", "agents_for", "allowed_for", "context_for", "profile_of"]
+
+
+class Allowed(NamedTuple):
+    """What a call and a run may take."""
+
+    limits: Limits
+    budget: Budget
+
+
+def profile_of(gateway: Gateway, settings: Settings, role: str = "worker") -> ReadingProfile:
+    """The profile of a role's model, with the notes that the settings ask for."""
+    profile = gateway.role_profile(role)
+    return profile if settings.notes == "auto" else replace(profile, quotes=settings.notes == "quotes")
+
+
+async def allowed_for(gateway: Gateway, settings: Settings, words: int | None) -> Allowed:
+    """`words` is the length of a summary. Raises: LimitsError, and ConfigError for a limit in dollars on a model
+    without a price."""
+    written = words if (words or 0) > DEFAULT_WORDS and not profile_of(gateway, settings).quotes else None
+    limits = await asyncio.to_thread(limits_for, gateway, settings, words=written)
+    return Allowed(limits, await budget_for(gateway, settings))
+
+
+async def agents_for(record: RunRecord, plan: RunPlan, gateway: Gateway, limits: Limits, settings: Settings) -> Roles:
+    """The agents that the run's strategy needs, each over its role's model."""
+    from coa.graphs import strategy
+
+    needed = set(strategy(record.strategy).agents)
+    if options_of(settings, profile_of(gateway, settings)).demos != "none":
+        needed.add("demonstrator")
+    names = {agent: MODEL_OF_AGENT.get(agent, agent) for agent in {*needed, "manager"}}
+    models = {agent: await gateway.role_model(role) for agent, role in names.items()}
+
+    def inputs(agent: str) -> RoleInputs:
+        profile = profile_of(gateway, settings, names[agent])
+        return RoleInputs(record, plan, models[agent], profile, limits, settings, gateway.counter)
+
+    return roles_for(frozenset(needed), inputs)
+
+
+def context_for(
+    document: Document,
+    plan: RunPlan,
+    notes: DiskNotes,
+    *,
+    roles: Roles,
+    settings: Settings,
+    gateway: Gateway,
+    budget: Budget,
+) -> ReadContext:
+    """The runtime context of a run's graph."""
+    from coa.graphs import ReadContext
+
+    return ReadContext(
+        parts=plan.parts,
+        worker=roles.worker,
+        manager=roles.manager,
+        notes=notes,
+        document=document,
+        agents=roles.agents,
+        options=options_of(settings, profile_of(gateway, settings)),
+        budget=budget,
+        spent=notes.spent,
+        on_worker_failure=settings.on_worker_failure,
+        manager_demand=roles.manager_demand,
+    )
