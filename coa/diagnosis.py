@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import platform
 import shutil
-import time
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -12,10 +13,15 @@ from typing import Literal
 
 from coa.config import Settings
 from coa.errors import CoaError
-from coa.llm.chat import ChatModel, Decoding
+from coa.llm.chat import ChatModel
+from coa.llm.deployments import Deployment, ModelGroup
 from coa.llm.gateway import Gateway, open_gateway
+from coa.llm.litellm_model import LitellmModel, load_litellm
+from coa.llm.opening import OpenModel
+from coa.llm.prices import prices_of
+from coa.llm.probes import probe_prefix, probe_schema, probe_stream
+from coa.llm.response_file import FileResponses, responses_file
 from coa.planning import limits_for
-from coa.reading import Prompt, render_sentence
 
 __all__ = ["Check", "diagnose", "test_model"]
 
@@ -24,8 +30,11 @@ Status = Literal["ok", "warn", "fail"]
 _PACKAGES = ("langgraph", "litellm", "xllamacpp", "pydantic", "typer", "redis")
 _MALWARE = {"1.82.7", "1.82.8"}
 _LITTLE_SPACE = 2 * 2**30
-_PROBE_TOKENS = 1000
 _REDIS_TIMEOUT_S = 2.0
+_SLOW_REDIS_S = 0.02
+_REUSE = 2.0
+"""How much faster the second reading of a prefix has to be to count as reuse where nothing is reported."""
+_PER_MILLION = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,36 +47,32 @@ class Check:
 
 
 async def diagnose(settings: Settings) -> list[Check]:
-    """Versions, folders, Redis where configured, and the configured model with one real call."""
-    checks = [_python(), *_packages(), _home(settings.home), *_redis(settings.redis_url)]
-    return [*checks, *await test_model(settings)]
+    """Versions, folders, kept replies, Redis where configured, and every model of the settings with real calls."""
+    checks = [_python(), *_packages(), _home(settings.home), *await asyncio.to_thread(_redis, settings.redis_url)]
+    return [*checks, *await _kept_replies(settings), *await test_model(settings)]
 
 
 async def test_model(settings: Settings) -> list[Check]:
-    """Whether `settings.model` can be reached, what window it serves, and how fast it reads and writes."""
+    """What the models of the settings serve, and what a few calls to each of their deployments show.
+
+    Five calls a deployment; replies that were kept from before are not used.
+    """
     try:
-        gateway = await open_gateway(settings)
+        gateway = await open_gateway(settings.model_copy(update={"response_cache": False}))
     except CoaError as error:
         return [Check("model", "fail", str(error))]
     try:
-        name = gateway.group.name
-        checks = [
-            Check("model", "ok", f"{name}: {', '.join(d.id for d in gateway.group.deployments)}"),
-            *(Check("model", "warn", warning) for warning in gateway.warnings),
-            Check(
-                "tokenizer",
-                "ok" if gateway.counter.exact else "warn",
-                f"{gateway.counter.name}, {'exact' if gateway.counter.exact else 'an estimate with a margin'}",
-            ),
-            _limits(gateway, settings),
-        ]
-        try:
-            checks.extend(await _calls(await gateway.chat_model()))
-        except CoaError as error:
-            checks.append(Check("call", "fail", str(error)))
+        checks = []
+        for name, model in gateway.models.items():
+            roles = sorted(role for role, named in settings.roles.items() if named == name)
+            checks += await _model(gateway, model, settings, roles)
+        checks.append(await asyncio.to_thread(_limits, gateway, settings))
         return checks
     finally:
         await gateway.close()
+
+
+test_model.__test__ = False  # type: ignore[attr-defined] # pytest would take it for a test
 
 
 def _python() -> Check:
@@ -102,18 +107,142 @@ def _home(home: Path) -> Check:
 
 
 def _redis(url: str | None) -> list[Check]:
-    """One line when Redis is configured; a dead one must not hold the doctor up for redis-py's default retries."""
+    """Blocking. A dead Redis is a warning, since coa goes on without it, and told soon."""
     if url is None:
         return []
-    from coa.cache.connection import redis_version
+    from coa.cache.redis_facts import redis_facts
 
     try:
-        return [Check("redis", "ok", f"version {redis_version(url, timeout_s=_REDIS_TIMEOUT_S)}")]
+        facts = redis_facts(url, timeout_s=_REDIS_TIMEOUT_S)
     except CoaError as error:
         return [Check("redis", "warn", str(error))]
+    bound = f"{_size(facts.used_bytes)} of {_size(facts.max_bytes)}" if facts.max_bytes else "no maxmemory"
+    memory = f"{bound}, {facts.policy}"
+    full = facts.max_bytes > 0 and facts.policy == "noeviction"
+    if full:
+        memory += ": writes fail when it is full (allkeys-lru makes room)"
+    return [
+        Check("redis", "ok", f"version {facts.version}"),
+        Check("redis memory", "warn" if full else "ok", memory),
+        Check(
+            "redis latency",
+            "ok" if facts.latency_s < _SLOW_REDIS_S else "warn",
+            f"{facts.latency_s * 1000:.2f} ms a round trip",
+        ),
+    ]
+
+
+async def _kept_replies(settings: Settings) -> list[Check]:
+    if not settings.response_cache:
+        return [Check("kept replies", "ok", "off")]
+    store = FileResponses(responses_file(settings.home), settings.response_cache_bytes)
+    try:
+        if not store.path.exists():
+            return [Check("kept replies", "ok", f"none yet, up to {_size(settings.response_cache_bytes)}")]
+        total = (await store.stats()).total
+    except CoaError as error:
+        return [Check("kept replies", "warn", str(error))]
+    finally:
+        await store.close()
+    held = f"{total.entries} replies, {_size(total.bytes)} of {_size(settings.response_cache_bytes)}"
+    return [Check("kept replies", "ok", f"{held}, used {total.hits} times")]
+
+
+async def _model(gateway: Gateway, model: OpenModel, settings: Settings, roles: list[str]) -> list[Check]:
+    """One model: what is known of it, then its deployments one after the other, so that times can be compared."""
+    name, deployments = model.group.name, model.group.deployments
+    several = len(gateway.models) > 1
+    told = f"{name}: {', '.join(d.id for d in deployments)}" + (f" (plays {', '.join(roles)})" if roles else "")
+    exact = "exact" if model.counter.exact else "an estimate with a margin"
+    checks = [Check("model", "ok", told)]
+    problems = {d.id for d in deployments if model.served[d.id].problem is not None}
+    for warning in model.warnings:
+        if warning.partition(" ")[0] not in problems:
+            checks.append(Check(f"{name}: model" if several else "model", "warn", warning))
+    counted = Check("tokenizer", "ok" if model.counter.exact else "warn", f"{model.counter.name}, {exact}")
+    checks.append(Check(f"{name}: tokenizer", counted.status, counted.detail) if several else counted)
+    alive = sum(model.served[d.id].answers for d in deployments)
+    for deployment in deployments:
+        prefix = f"{deployment.id}: " if several or len(deployments) > 1 else ""
+        async for check in _deployment(model, deployment, settings, alone=alive == 0):
+            checks.append(Check(prefix + check.name, check.status, check.detail))
+    return checks
+
+
+async def _deployment(
+    model: OpenModel, deployment: Deployment, settings: Settings, *, alone: bool
+) -> AsyncIterator[Check]:
+    """What it says, then calls; nothing is called where nothing listens."""
+    served = model.served[deployment.id]
+    where = f"{deployment.kind} at {deployment.shown_address}" if deployment.root_url else deployment.model
+    if served.problem is not None:
+        down = not served.answers and not alone
+        yield Check("reachable", "warn" if down else "fail", f"{where} {served.problem}")
+        if not served.answers:
+            return
+    else:
+        yield Check("reachable", "ok", where if deployment.root_url else f"{where}, asked by calls alone")
+    if deployment.local:
+        told = f"{served.window} tokens" if served.window is not None else "it does not tell"
+        yield Check("served window", "ok" if served.window is not None else "warn", told)
+    chat = LitellmModel(ModelGroup(deployment.id, (deployment,)), retries=0, timeout_s=settings.timeout_s)
+    try:
+        for look in (_reading, _streaming, _structured):
+            async for check in look(model, deployment, chat):
+                yield check
+    except CoaError as error:
+        yield Check("call", "fail", str(error))
+    finally:
+        await chat.close()
+    yield await _price(deployment)
+
+
+async def _reading(model: OpenModel, deployment: Deployment, chat: ChatModel) -> AsyncIterator[Check]:
+    found = await probe_prefix(deployment, chat, window=model.window, counter=model.counter)
+    n_in = found.cold.prompt_tokens
+    if not n_in:
+        yield Check("call", "warn", f"it answers in {found.cold_s:.1f} s, but reports no token usage")
+        return
+    yield Check("call", "ok", f"read {n_in} tokens in {found.cold_s:.1f} s ({n_in / found.cold_s:.0f}/s)")
+    again = f"the same prefix again: {found.warm_s:.2f} s after {found.cold_s:.2f} s"
+    if found.warm.cached_tokens:
+        cached = f"{found.warm.cached_tokens} of {found.warm.prompt_tokens} tokens cached"
+        yield Check("prefix reuse", "ok", f"{again}, {cached} (first: {found.cold.cached_tokens})")
+    elif found.warm_s * _REUSE < found.cold_s:
+        yield Check("prefix reuse", "warn", f"{again}, but cached tokens are not reported")
+    else:
+        yield Check("prefix reuse", "warn", f"{again}: no cached tokens reported, no gain seen")
+
+
+async def _streaming(model: OpenModel, deployment: Deployment, chat: ChatModel) -> AsyncIterator[Check]:
+    found = await probe_stream(chat)
+    speed = (
+        f"{found.completion_tokens} tokens in {found.seconds:.1f} s ({found.completion_tokens / found.seconds:.0f}/s)"
+    )
+    yield Check("streaming", "ok" if found.pieces > 1 else "warn", f"{found.pieces} pieces, {speed}")
+
+
+async def _structured(model: OpenModel, deployment: Deployment, chat: ChatModel) -> AsyncIterator[Check]:
+    found = await probe_schema(chat)
+    how = "held to its schema by the engine" if found.enforced else "no schema is enforced: prompts and repair do it"
+    if found.fits:
+        yield Check("structured output", "ok", f"JSON as asked; {how}")
+    else:
+        yield Check("structured output", "warn", f"the reply is not the JSON that was asked for; {how}")
+
+
+async def _price(deployment: Deployment) -> Check:
+    prices = prices_of(deployment, await asyncio.to_thread(load_litellm))
+    if prices is None:
+        return Check("price", "warn", "unknown: set input_cost_per_token and output_cost_per_token in model_info")
+    if not prices.prompt and not prices.completion:
+        return Check("price", "ok", "nothing by the token")
+    per_million = (prices.prompt * _PER_MILLION, prices.completion * _PER_MILLION)
+    return Check("price", "ok", "${:g} in and ${:g} out a million tokens".format(*per_million))
 
 
 def _limits(gateway: Gateway, settings: Settings) -> Check:
+    """Blocking."""
     try:
         limits = limits_for(gateway, settings)
     except CoaError as error:
@@ -122,28 +251,8 @@ def _limits(gateway: Gateway, settings: Settings) -> Check:
     return Check("window", "ok", f"{gateway.window} tokens: {shares}")
 
 
-async def _calls(model: ChatModel) -> list[Check]:
-    """A reading of about a thousand tokens, and a streamed reply."""
-    text = "".join(render_sentence(n, "The lamp was lit at seven, and the harbour lay still.") for n in range(1, 61))
-    started = time.perf_counter()
-    reading = await model.complete(Prompt(prefix=text, tail="When was the lamp lit?"), Decoding(max_tokens=1))
-    read_s = time.perf_counter() - started
-    pieces: list[str] = []
-    started = time.perf_counter()
-    writing = await model.complete(
-        Prompt(tail="Count from one to twenty in words."), Decoding(max_tokens=40), on_text=pieces.append
-    )
-    write_s = time.perf_counter() - started
-    n_in, n_out = reading.usage.prompt_tokens, writing.usage.completion_tokens
-    if not n_in:
-        return [Check("call", "warn", "it answers, but reports no token usage")]
-    cost = reading.usage.cost_usd
-    return [
-        Check("call", "ok", f"read {n_in} tokens in {read_s:.1f} s ({n_in / read_s:.0f}/s)"),
-        Check(
-            "streaming",
-            "ok" if len(pieces) > 1 else "warn",
-            f"{len(pieces)} pieces, {n_out} tokens in {write_s:.1f} s ({n_out / write_s:.0f}/s)",
-        ),
-        Check("price", "ok" if cost is not None else "warn", "unknown" if cost is None else f"${cost:g} for that call"),
-    ]
+def _size(n_bytes: int) -> str:
+    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if n_bytes >= size:
+            return f"{n_bytes / size:.1f} {unit}"
+    return f"{n_bytes} B"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
@@ -9,12 +10,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from coa.cli.options import CommonOptions
-from coa.cli.terminal import Colour, paint, uses_colour, write_result
+from coa.cli.terminal import Colour, paint, printable, uses_colour, write_result
 
 if TYPE_CHECKING:
     from coa.cli.api_types import CheckLike
 
 __all__ = ["doctor", "show_checks"]
+
+_NARROWEST = 24
+"""Characters of a column that is still worth breaking lines for."""
 
 
 def doctor(
@@ -35,7 +39,7 @@ def doctor(
 
 def show_checks(checks: Sequence[CheckLike], *, as_json: bool, colour: Colour) -> bool:
     """Prints the checks; True when none failed."""
-    from coa.cli.render import SCHEMA_VERSION, table_text, to_json
+    from coa.cli.render import SCHEMA_VERSION, to_json
 
     ok = all(check.status != "fail" for check in checks)
     if as_json:
@@ -44,9 +48,21 @@ def show_checks(checks: Sequence[CheckLike], *, as_json: bool, colour: Colour) -
         return ok
     paints = uses_colour(sys.stdout.isatty(), colour)
     styles = {"ok": "green", "warn": "yellow", "fail": "red"}
-    text = table_text([(c.status.ljust(4), c.name, " ".join(c.detail.split())) for c in checks])
-    lines = text.splitlines(keepends=True)
-    for check, line in zip(checks, lines, strict=True):
-        status = paint(line[:4], styles[check.status], colour=paints)
-        write_result(status + line[4:])
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    names = max((len(check.name) for check in checks), default=0)
+    for check in checks:
+        lines = _lines(" ".join(check.detail.split()), width=width, indent=len("fail  ") + names + 2)
+        status = paint(check.status.ljust(4), styles[check.status], colour=paints)
+        write_result(f"{status}  {check.name.ljust(names)}  {lines}".rstrip() + "\n")
     return ok
+
+
+def _lines(text: str, *, width: int | None, indent: int) -> str:
+    """`text` broken to stay in its column; whole where it goes to a file or the column would be narrow."""
+    import textwrap
+
+    text = printable(text)
+    if width is None or width - indent < _NARROWEST:
+        return text
+    found = textwrap.wrap(text, width - indent, break_long_words=False, break_on_hyphens=False)
+    return ("\n" + " " * indent).join(found)
