@@ -5,6 +5,7 @@ from coa.agents.manager import Manager, ManagerReply
 from coa.agents.prompting import PromptTemplate
 from coa.agents.quoting import QuotingManager, QuotingWorker, quotes_of
 from coa.agents.references import Reference
+from coa.agents.verification import QuoteVerifier, Verified
 from coa.agents.worker import Worker, WorkerReply
 
 __all__ = [
@@ -12,9 +13,11 @@ __all__ = [
     "Manager",
     "ManagerReply",
     "PromptTemplate",
+    "QuoteVerifier",
     "QuotingManager",
     "QuotingWorker",
     "Reference",
+    "Verified",
     "Worker",
     "WorkerReply",
     "ground",

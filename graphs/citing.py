@@ -10,7 +10,7 @@ from typing import Any, cast
 from langgraph.graph import END, StateGraph
 from langgraph.runtime import Runtime
 
-from coa.agents import Grounding, Reference, ground, quotes_of
+from coa.agents import Grounding, QuoteVerifier, Reference, ground, quotes_of
 from coa.agents.nothing_found import is_nothing_found
 from coa.graphs.context import ReadContext
 from coa.graphs.state import (
@@ -23,11 +23,12 @@ from coa.graphs.state import (
     SkippedState,
 )
 from coa.runs import PartAnswer
-from coa.types import Citation, Claim, CommunicationUnit, Document, Verdict
+from coa.types import Citation, Claim, CommunicationUnit, Verdict
 
 __all__ = ["add_citing", "cited", "coverage_of", "started"]
 
 _LITTLE_SUPPORT = 0.5
+_LONGEST_SHOWN = 80
 
 
 def started(question: str | None) -> ReadState:
@@ -67,24 +68,24 @@ def cited(context: ReadContext, question: str | None, stopped: str | None = None
     claims: list[Claim] = []
     warnings: list[str] = []
     verdicts: list[Verdict] = []
-    not_found = 0
+    not_found: list[str] = []
+    verifier = QuoteVerifier(context.document.text) if context.document is not None else None
     for at in sorted(answers):
         part, answer = context.parts[at], answers[at]
         if answer.verdict is not None:
             verdicts.append(answer.verdict)
-        if context.document is None:
-            text = answer.text
-        else:
-            grounding = _grounded(context, context.document, at, answer, question=question, first=len(citations) + 1)
-            text = grounding.text
-            citations.extend(grounding.citations)
-            warnings.extend(_doubts(answer, grounding.support, part.title))
+        grounding = _grounded(context, at, answer, question=question, first=len(citations) + 1, verifier=verifier)
+        text = grounding.text
+        citations.extend(grounding.citations)
+        claims.extend(grounding.claims)
+        not_found.extend(grounding.quotes_not_found)
+        warnings.extend(_doubts(answer, grounding, part.title))
         texts.append(text if part.title is None else f"## {part.title}\n\n{text}")
     return ReadOutput(
         answer="\n\n".join(texts),
         citations=[cast("CitationState", asdict(c)) for c in citations],
         claims=[ClaimState(text=c.text, citations=list(c.citations)) for c in claims],
-        quotes_not_found=not_found,
+        quotes_not_found=len(not_found),
         coverage=coverage_of(context, unread="not read" if stopped is None else f"stopped by {stopped}"),
         verdict=verdicts[0] if len(set(verdicts)) == 1 else None,
         stopped=stopped,
@@ -93,18 +94,26 @@ def cited(context: ReadContext, question: str | None, stopped: str | None = None
 
 
 def _grounded(
-    context: ReadContext, document: Document, part: int, answer: PartAnswer, *, question: str | None, first: int
+    context: ReadContext,
+    part: int,
+    answer: PartAnswer,
+    *,
+    question: str | None,
+    first: int,
+    verifier: QuoteVerifier | None,
 ) -> Grounding:
     """The part's answer with its citations; "nothing found" has none, whatever words it shares with a sentence."""
-    if is_nothing_found(answer.text):
+    if context.document is None or is_nothing_found(answer.text):
         return Grounding(answer.text, (), None)
     return ground(
         answer.text,
-        document=document,
+        document=context.document,
         chunks=context.parts[part].chunks,
         question=question,
         first=first,
         quoted=_candidates(context, part) if context.options.quotes else None,
+        verify=context.options.verify,
+        verifier=verifier,
     )
 
 
@@ -115,14 +124,20 @@ def _candidates(context: ReadContext, part: int) -> list[Reference]:
     return list(dict.fromkeys(q.reference for q in sorted(kept, key=lambda q: -q.score)))
 
 
-def _doubts(answer: PartAnswer, support: float | None, title: str | None) -> list[str]:
+def _doubts(answer: PartAnswer, grounding: Grounding, title: str | None) -> list[str]:
     where = "" if title is None else f" of {title!r}"
     found = []
     if answer.truncated:
         found.append(f"the reply{where} was cut off at its limit; raise --answer-tokens.")
-    if support is not None and support < _LITTLE_SUPPORT and answer.usage.calls:
+    missing = grounding.quotes_not_found
+    if missing:
+        shown = " ".join(missing[0].split())
+        shown = shown if len(shown) <= _LONGEST_SHOWN else shown[: _LONGEST_SHOWN - 1] + "…"
+        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        found.append(f"the reply{where} quotes what the text does not say: “{shown}”{more}.")
+    if grounding.support is not None and grounding.support < _LITTLE_SUPPORT and answer.usage.calls:
         found.append(
-            f"only {support:.0%} of the reply's own words{where} stand in the cited places: "
+            f"only {grounding.support:.0%} of the reply's own words{where} stand in the cited places: "
             "check it before you rely on it."
         )
     return found
