@@ -14,18 +14,20 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 from urllib.parse import urlsplit, urlunsplit
 
 from coa.cache.connection import connect_async
+from coa.config import Settings
 from coa.errors import CacheError
 from coa.llm.response_store import ENTRY_OVERHEAD, Dropped, ModelShare, StoreStats
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
 
-__all__ = ["RedisResponses", "shown_address"]
+__all__ = ["RedisResponses", "responses_for", "shown_address"]
 
 _T = TypeVar("_T")
 
 _PREFIX = "coa:{responses}:1:"
 _TIMEOUT_S = 0.05
+_PATIENT_TIMEOUT_S = 5.0
 _LIFETIME_S = 30 * 86_400
 _BATCH = 500
 
@@ -100,6 +102,17 @@ if redis.call('ZCARD', KEYS[1]) == 0 then redis.call('DEL', KEYS[2], KEYS[3], KE
 return {count, freed}
 """
 )
+
+
+def responses_for(settings: Settings, *, patient: bool = False) -> RedisResponses | None:
+    """The store at `settings.redis_url`; None without one. `patient` waits longer than a call may: for commands.
+
+    Raises: CacheError for a bad address.
+    """
+    if settings.redis_url is None:
+        return None
+    timeout_s = _PATIENT_TIMEOUT_S if patient else _TIMEOUT_S
+    return RedisResponses(settings.redis_url, settings.response_cache_bytes, timeout_s=timeout_s)
 
 
 class RedisResponses:

@@ -72,6 +72,7 @@ def _flags(ctx: typer.Context, run: RunOptions | None) -> dict[str, object]:
         "max_cost": "max_cost_usd",
         "max_tokens_total": "max_tokens_total",
         "max_calls": "max_calls",
+        "response_cache": "response_cache",
         "passes": "passes",
         "demos": "demos",
         "paths": "paths",
@@ -80,6 +81,8 @@ def _flags(ctx: typer.Context, run: RunOptions | None) -> dict[str, object]:
         "top_k": "top_k",
         "preselect": "preselect",
         "review": "review",
+        "verify": "verify",
+        "strict": "strict",
     }
     flags: dict[str, object] = {}
     for option, key in names.items():

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 import typer.main
 
-from coa.cli import ask, configuration, doctor, inspect, models, runs, structure
+from coa.cli import ask, cache, configuration, doctor, graph, inspect, models, runs, structure
 from coa.cli.invocation import Invocation
 from coa.cli.options import expands_options
 from coa.cli.terminal import BROKEN_PIPE, INTERRUPTED, write_error, write_note
@@ -59,7 +59,9 @@ app.command()(expands_options(structure.structure))
 app.command(name="inspect")(expands_options(inspect.inspect))
 app.command()(expands_options(ask.resume))
 app.add_typer(runs.app, name="runs")
+app.add_typer(graph.app, name="graph")
 app.add_typer(models.app, name="models")
+app.add_typer(cache.app, name="cache")
 app.add_typer(configuration.app, name="config")
 app.command()(expands_options(doctor.doctor))
 

@@ -225,6 +225,20 @@ class RunOptions:
         bool | None,
         typer.Option("--review/--no-review", envvar="COA_REVIEW", help="Show the evidence before the answer (alr2)."),
     ] = None
+    verify: Annotated[
+        bool | None,
+        typer.Option("--verify/--no-verify", envvar="COA_VERIFY", help="Look up each quote that a model wrote."),
+    ] = None
+    strict: Annotated[
+        bool | None,
+        typer.Option("--strict/--no-strict", envvar="COA_STRICT", help="Exit 8 where a quote is not in the text."),
+    ] = None
+    response_cache: Annotated[
+        bool | None,
+        typer.Option(
+            "--cache/--no-cache", envvar="COA_RESPONSE_CACHE", help="Whether kept replies are given again, for free."
+        ),
+    ] = None
     dry_run: Annotated[
         bool,
         typer.Option("--dry-run", "-n", envvar="COA_DRY_RUN", help="Say what it would take, and call nothing."),

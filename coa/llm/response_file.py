@@ -171,6 +171,8 @@ class FileResponses:
             self._shrink()
 
     def _stats(self) -> StoreStats:
+        if not self.path.exists():
+            return StoreStats(str(self.path), self._max_bytes, {})
         with contextlib.suppress(sqlite3.OperationalError), self._writing():
             pass
         rows = self._open().execute(
@@ -180,6 +182,8 @@ class FileResponses:
         return StoreStats(str(self.path), self._max_bytes, {row[0]: ModelShare(*row[1:]) for row in rows})
 
     def _prune(self, max_bytes: int, unused_s: float | None) -> Dropped:
+        if not self.path.exists():
+            return Dropped(0, 0)
         with self._writing() as connection:
             entries, size = _entries(connection), _held(connection)
             if unused_s is not None:

@@ -1,0 +1,149 @@
+"""`coa cache stats|prune|clear|dir`: what coa keeps so as not to compute or pay it again."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Awaitable, Callable
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, TypeVar
+
+import typer
+
+from coa.cli.options import CommonOptions, expands_options
+from coa.cli.terminal import write_note, write_result
+
+if TYPE_CHECKING:
+    from coa.config import Settings
+    from coa.llm.response_store import ResponseStore, StoreStats
+
+__all__ = ["app"]
+
+app = typer.Typer(help="Shows and clears what is kept between runs.", no_args_is_help=True)
+
+_T = TypeVar("_T")
+_DAY_S = 86_400
+
+
+class Section(StrEnum):
+    """What is kept."""
+
+    RESPONSES = "responses"
+
+
+_Sections = Annotated[
+    list[Section] | None, typer.Argument(metavar="[WHAT]...", help="responses; otherwise everything.")
+]
+
+
+def stats(
+    ctx: typer.Context,
+    as_json: Annotated[bool, typer.Option("--json", envvar="COA_JSON", help="As JSON.")] = False,
+    *,
+    common: CommonOptions,
+) -> int:
+    """Shows what is kept: replies by model, their bytes, and how often they were given again."""
+    from coa.cli.invocation import settings_of
+    from coa.cli.render import to_json
+
+    found = _with_responses(settings_of(ctx, common).settings, lambda store: store.stats())
+    if as_json:
+        write_result(to_json({"responses": _object(found)}))
+    elif sys.stdout.isatty():
+        write_result(_text(found))
+    else:
+        rows = ((Section.RESPONSES, model, *map(str, share)) for model, share in found.models.items())
+        write_result("".join("\t".join(row) + "\n" for row in rows))
+    return 0
+
+
+def prune(
+    ctx: typer.Context,
+    what: _Sections = None,
+    max_bytes: Annotated[
+        int | None, typer.Option("--max-bytes", min=0, metavar="N", help="Down to so much; otherwise as configured.")
+    ] = None,
+    unused_days: Annotated[
+        float | None, typer.Option("--unused-days", min=0, metavar="DAYS", help="What was not used for so long.")
+    ] = None,
+    *,
+    common: CommonOptions,
+) -> int:
+    """Removes what was not used for longest."""
+    from coa.cli.invocation import settings_of
+
+    settings = settings_of(ctx, common).settings
+    limit = settings.response_cache_bytes if max_bytes is None else max_bytes
+    unused_s = None if unused_days is None else unused_days * _DAY_S
+    return _removed(settings, what, lambda store: store.prune(limit, unused_s=unused_s))
+
+
+def clear(ctx: typer.Context, what: _Sections = None, *, common: CommonOptions) -> int:
+    """Removes all of it; nothing but time and money is lost."""
+    from coa.cli.invocation import settings_of
+
+    return _removed(settings_of(ctx, common).settings, what, lambda store: store.prune(0))
+
+
+def folder(ctx: typer.Context, *, common: CommonOptions) -> int:
+    """Prints the folder of what is kept on disk."""
+    from coa.cli.invocation import settings_of
+    from coa.llm.response_file import responses_file
+
+    write_result(f"{responses_file(settings_of(ctx, common).settings.home).parent}\n")
+    return 0
+
+
+def _removed(
+    settings: Settings, what: list[Section] | None, work: Callable[[ResponseStore], Awaitable[tuple[int, int]]]
+) -> int:
+    if not what or Section.RESPONSES in what:
+        entries, size = _with_responses(settings, work)
+        write_note(f"removed {entries} {'reply' if entries == 1 else 'replies'}, {_size(size)}")
+    return 0
+
+
+def _with_responses(settings: Settings, work: Callable[[ResponseStore], Awaitable[_T]]) -> _T:
+    """What `work` gives for the store that calls use."""
+    import asyncio
+
+    from coa.cache.responses import responses_for
+    from coa.llm.response_file import FileResponses, responses_file
+
+    async def worked() -> _T:
+        limit = settings.response_cache_bytes
+        store = responses_for(settings, patient=True) or FileResponses(responses_file(settings.home), limit)
+        try:
+            return await work(store)
+        finally:
+            await store.close()
+
+    return asyncio.run(worked())
+
+
+def _object(found: StoreStats) -> dict[str, object]:
+    return {
+        "place": found.place,
+        "limit_bytes": found.limit_bytes,
+        **found.total._asdict(),
+        "models": {model: share._asdict() for model, share in found.models.items()},
+    }
+
+
+def _text(found: StoreStats) -> str:
+    from coa.cli.render import table_text
+
+    entries, size, hits = found.total
+    head = f"responses: {entries:,} kept, {_size(size)} of {_size(found.limit_bytes)}, given again {hits:,} times\n"
+    rows = [(model, f"{s.entries:,}", _size(s.bytes), f"{s.hits:,}") for model, s in found.models.items()]
+    table = table_text(rows, header=("MODEL", "KEPT", "SIZE", "GIVEN AGAIN")) if rows else ""
+    return f"{head}{table}{found.place}\n"
+
+
+def _size(size: int) -> str:
+    return f"{size / 1e6:.1f} MB" if size >= 100_000 else f"{size / 1e3:.1f} kB"
+
+
+app.command("stats")(expands_options(stats))
+app.command("prune")(expands_options(prune))
+app.command("clear")(expands_options(clear))
+app.command("dir")(expands_options(folder))
