@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -31,11 +32,15 @@ __all__ = [
     "Plan",
     "Session",
     "StopSignal",
+    "StrategyGraph",
+    "StrategyInfo",
     "ask",
     "ask_sync",
     "diagnose",
+    "list_strategies",
     "resume",
     "resume_sync",
+    "show_strategy",
     "summarize",
     "summarize_sync",
     "test_model",
@@ -78,6 +83,45 @@ async def resume(
     """The answer of an earlier run; see `Session.resume`. Only `home` and keys of models matter in `settings`."""
     async with _session(settings, on_event, stop) as session:
         return await session.resume(run_id)
+
+
+@dataclass(frozen=True, slots=True)
+class StrategyInfo:
+    """A reading strategy, for people and tools."""
+
+    name: str
+    description: str
+    agents: tuple[str, ...]
+    """The roles that it needs."""
+
+
+@dataclass(frozen=True, slots=True)
+class StrategyGraph(StrategyInfo):
+    """A strategy with its graph."""
+
+    nodes: tuple[str, ...]
+    mermaid: str
+    schemas: Mapping[str, Any]
+    """Of "input" and "output" as JSON schemas, and the fields of the "context"."""
+
+
+def list_strategies() -> list[StrategyInfo]:
+    """The strategies there are, those of installed packages last."""
+    from coa.graphs import STRATEGIES, strategies
+
+    found = sorted(strategies().values(), key=lambda s: s.name not in STRATEGIES)
+    return [StrategyInfo(s.name, s.description, tuple(sorted(s.agents))) for s in found]
+
+
+def show_strategy(name: str) -> StrategyGraph:
+    """One strategy with its graph. Raises: ConfigError for a name that is none."""
+    from coa.graphs import mermaid, schemas, strategy
+
+    found = strategy(name)
+    nodes = tuple(found.build().nodes)
+    return StrategyGraph(
+        found.name, found.description, tuple(sorted(found.agents)), nodes, mermaid(name), schemas(name)
+    )
 
 
 def ask_sync(source: Source, question: str, **options: Any) -> Answer:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from coa.config import Settings
 from coa.events import Event
@@ -74,6 +74,28 @@ class CheckLike(Protocol):
     def detail(self) -> str: ...
 
 
+class StrategyLike(Protocol):
+    """`coa.api.StrategyInfo`."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def description(self) -> str: ...
+    @property
+    def agents(self) -> tuple[str, ...]: ...
+
+
+class StrategyGraphLike(StrategyLike, Protocol):
+    """`coa.api.StrategyGraph`."""
+
+    @property
+    def nodes(self) -> tuple[str, ...]: ...
+    @property
+    def mermaid(self) -> str: ...
+    @property
+    def schemas(self) -> Mapping[str, Any]: ...
+
+
 class SessionLike(Protocol):
     """What the commands use of `coa.api.Session`."""
 
@@ -110,5 +132,7 @@ class Api(Protocol):
         on_event: Callable[[Event], None] | None = None,
         stop: StopLike | None = None,
     ) -> AbstractAsyncContextManager[SessionLike]: ...
+    def list_strategies(self) -> Sequence[StrategyLike]: ...
+    def show_strategy(self, name: str) -> StrategyGraphLike: ...
     async def diagnose(self, settings: Settings) -> Sequence[CheckLike]: ...
     async def test_model(self, settings: Settings) -> Sequence[CheckLike]: ...
