@@ -10,7 +10,7 @@ from coa.cli.terminal import paint, printable
 
 if TYPE_CHECKING:
     from coa.cli.api_types import PlanLike
-    from coa.types import Answer, Citation, Usage
+    from coa.types import Answer, Citation, CitationStatus, Usage
 
 __all__ = [
     "SCHEMA_VERSION",
@@ -24,6 +24,14 @@ __all__ = [
     "to_json",
     "usage_object",
 ]
+
+_STATUSES: dict[CitationStatus, str] = {
+    "exact": "word for word",
+    "normalised": "other typography",
+    "fuzzy": "fuzzy: not word for word",
+    "moved": "moved: not where the answer puts it",
+    "not_found": "not found",
+}
 
 SCHEMA_VERSION = 1
 """Of the JSON objects; raised when a key goes or changes its meaning, not when one is added."""
@@ -43,6 +51,8 @@ def usage_object(usage: Usage) -> dict[str, object]:
         "completion_tokens": usage.completion_tokens,
         "cost_usd": usage.cost_usd,
         "seconds": round(usage.seconds, 3),
+        "reasoning_tokens": usage.reasoning_tokens,
+        "reused": usage.reused,
     }
 
 
@@ -60,13 +70,18 @@ def answer_object(answer: Answer, *, language: str | None = None, notes: bool = 
         "question": answer.question,
         "answer": answer.text,
         "citations": [_citation_object(citation) for citation in answer.citations],
+        "claims": [{"text": claim.text, "citations": list(claim.citations)} for claim in answer.claims],
+        "quotes_not_found": answer.quotes_not_found,
+        "verdict": answer.verdict,
         "coverage": {
             "chunks": answer.coverage.chunks,
             "read": answer.coverage.read,
             "skipped": [{"index": s.index, "cause": s.cause} for s in answer.coverage.skipped],
+            "unselected": answer.coverage.unselected,
         },
         "usage": usage_object(answer.usage),
         "seconds": round(answer.seconds, 3),
+        "prompts": dict(answer.prompts),
         "warnings": list(answer.warnings),
     }
     if notes:
@@ -115,7 +130,7 @@ def _citation_line(number: int, citation: Citation, *, colour: bool) -> str:
     if citation.page is not None:
         where = f"page {citation.page}, {where}"
     if citation.status != "exact":
-        where += f", {citation.status.replace('_', ' ')}"
+        where += f", {_STATUSES[citation.status]}"
     if citation.origin == "located":
         where += ", found by its words"
     chapter = f"{_one_line(citation.chapter)}: " if citation.chapter else ""

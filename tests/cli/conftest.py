@@ -18,7 +18,7 @@ from coa.cli.main import run
 from coa.config import Settings
 from coa.errors import RunDrained
 from coa.events import AnswerStarted, AnswerToken, ChunkRead, ChunkStarted, Event, RunStarted
-from coa.types import Answer, Citation, Coverage, Document, Note, SkippedChunk, Usage
+from coa.types import Answer, Citation, Claim, Coverage, Document, Note, SkippedChunk, Usage
 
 RUN_ID = "20260101-000000-abcd"
 
@@ -32,7 +32,9 @@ def make_answer(text: str = "The cat did it.", *, read: int = 2, chunks: int = 2
         model="smollm2-135m",
         question="Who did it?",
         coverage=Coverage(chunks, read, tuple(SkippedChunk(i, "no reply") for i in range(read, chunks))),
-        usage=Usage(calls=3, prompt_tokens=1200, cached_tokens=200, completion_tokens=30, cost_usd=0.0, seconds=4.5),
+        usage=Usage(
+            calls=3, prompt_tokens=1200, cached_tokens=200, completion_tokens=30, cost_usd=0.0, seconds=4.5, reused=1
+        ),
         citations=(
             Citation("The cat\n sat.", 10, 23, chapter="I. The Cat"),
             Citation("It purred.", 30, 40, status="fuzzy", origin="located", score=0.5),
@@ -41,6 +43,9 @@ def make_answer(text: str = "The cat did it.", *, read: int = 2, chunks: int = 2
         document="book.txt",
         document_sha256="ab" * 32,
         seconds=5.25,
+        claims=(Claim(text, (1,)),),
+        verdict="answered",
+        prompts={"worker_question": "ab12"},
     )
     return replace(answer, **changes)
 

@@ -24,7 +24,7 @@ def test_text_is_the_answer_then_numbered_citations(cli: Cli) -> None:
         "The cat did it.\n"
         "\n"
         '[1] I. The Cat: "The cat sat." (offset 10-23)\n'
-        '[2] "It purred." (offset 30-40, fuzzy, found by its words)\n'
+        '[2] "It purred." (offset 30-40, fuzzy: not word for word, found by its words)\n'
     )
     assert result.err == (
         "2 of 2 chunks read | 3 calls | 1,200 tokens in (200 cached), 30 out | 5.2 s | free | "
@@ -69,7 +69,10 @@ def test_json_has_the_keys_of_the_contract(cli: Cli) -> None:
                 "score": 0.5,
             },
         ],
-        "coverage": {"chunks": 2, "read": 2, "skipped": []},
+        "claims": [{"text": "The cat did it.", "citations": [1]}],
+        "quotes_not_found": 0,
+        "verdict": "answered",
+        "coverage": {"chunks": 2, "read": 2, "skipped": [], "unselected": 0},
         "usage": {
             "calls": 3,
             "prompt_tokens": 1200,
@@ -77,7 +80,10 @@ def test_json_has_the_keys_of_the_contract(cli: Cli) -> None:
             "completion_tokens": 30,
             "cost_usd": 0.0,
             "seconds": 4.5,
+            "reasoning_tokens": 0,
+            "reused": 1,
         },
+        "prompts": {"worker_question": "ab12"},
         "notes": [
             {"chunk": 0, "text": "a cat", "informative": True},
             {"chunk": 1, "text": "a cat", "informative": False},
