@@ -115,14 +115,14 @@ def _redis(url: str | None) -> list[Check]:
     try:
         facts = redis_facts(url, timeout_s=_REDIS_TIMEOUT_S)
     except CoaError as error:
-        return [Check("redis", "warn", str(error))]
+        return [Check("redis server", "warn", str(error))]
     bound = f"{_size(facts.used_bytes)} of {_size(facts.max_bytes)}" if facts.max_bytes else "no maxmemory"
     memory = f"{bound}, {facts.policy}"
     full = facts.max_bytes > 0 and facts.policy == "noeviction"
     if full:
         memory += ": writes fail when it is full (allkeys-lru makes room)"
     return [
-        Check("redis", "ok", f"version {facts.version}"),
+        Check("redis server", "ok", f"version {facts.version}"),
         Check("redis memory", "warn" if full else "ok", memory),
         Check(
             "redis latency",

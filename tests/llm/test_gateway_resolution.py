@@ -10,11 +10,10 @@ from typing import Any
 import pytest
 
 from coa.config import Settings
-from coa.diagnosis import test_model as check_model
 from coa.errors import ConfigError, ModelNotFound
 from coa.llm.engine_tokens import EngineTokens
 from coa.llm.gateway import Gateway, open_gateway
-from coa.testing.fault_server import Faults, FaultServer
+from coa.testing.fault_server import FaultServer
 
 
 @pytest.fixture
@@ -118,17 +117,3 @@ async def test_a_gateway_has_one_model_however_many_ask_for_it(tmp_path: Path, s
     first, second = await asyncio.gather(gateway.chat_model(), gateway.chat_model())
     assert first is second
     await gateway.close()
-
-
-async def test_a_models_check_makes_two_calls_and_says_what_it_saw(tmp_path: Path, server: FaultServer) -> None:
-    checks = {c.name: c for c in await check_model(_settings(tmp_path, server, info={"kind": "llama_server"}))}
-    assert server.stats().calls == 2
-    assert {name: c.status for name, c in checks.items()} == dict.fromkeys(
-        ["model", "tokenizer", "window", "call", "streaming", "price"], "ok"
-    )
-    assert checks["window"].detail.startswith("4096 tokens")
-    server.faults = Faults(script=["401"] * 4)
-    failed = await check_model(_settings(tmp_path, server, info={"kind": "llama_server"}))
-    assert [c.name for c in failed if c.status == "fail"] == ["call"]
-    missing = await check_model(_settings(tmp_path, server, model="raeders"))
-    assert [(c.name, c.status) for c in missing] == [("model", "fail")]
