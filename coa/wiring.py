@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from coa.config import Settings
 from coa.limits import Limits, ReadingProfile
 from coa.llm.budget import Budget
+from coa.llm.call_labels import labelled
 from coa.llm.gateway import Gateway
 from coa.planning import budget_for, limits_for, options_of
 from coa.roles import DEFAULT_WORDS, MODEL_OF_AGENT, RoleInputs, Roles, roles_for
@@ -51,7 +52,10 @@ async def agents_for(record: RunRecord, plan: RunPlan, gateway: Gateway, limits:
     if options_of(settings, profile_of(gateway, settings)).demos != "none":
         needed.add("demonstrator")
     names = {agent: MODEL_OF_AGENT.get(agent, agent) for agent in {*needed, "manager"}}
-    models = {agent: await gateway.role_model(role) for agent, role in names.items()}
+    models = {
+        agent: labelled(await gateway.role_model(role), run_id=record.run_id, role=agent)
+        for agent, role in names.items()
+    }
 
     def inputs(agent: str) -> RoleInputs:
         profile = profile_of(gateway, settings, names[agent])

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import importlib
+import os
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import typer
+
+from coa.cli.terminal import write_note
 
 if TYPE_CHECKING:
     from coa.cli.api_types import Api
@@ -50,10 +54,16 @@ def settings_of(
     invocation = invocation_of(ctx)
     invocation.verbosity = common.verbose
     invocation.quiet = common.quiet
-    _set_up_logging(common.verbose)
-    return load_settings(
+    _set_up_logging(common.verbose, quiet=common.quiet)
+    loaded = load_settings(
         config=common.config, profile=common.profile, overrides={**_flags(ctx, run), **(overrides or {})}
     )
+    if "coa.log_format" in sys.modules:
+        from coa.log_format import hide
+        from coa.secrets import secret_strings
+
+        hide(secret_strings(loaded.settings.model_dump()))
+    return loaded
 
 
 def _flags(ctx: typer.Context, run: RunOptions | None) -> dict[str, object]:
@@ -92,12 +102,15 @@ def _flags(ctx: typer.Context, run: RunOptions | None) -> dict[str, object]:
     return flags
 
 
-def _set_up_logging(verbosity: int) -> None:
-    if verbosity:
-        import logging
+def _set_up_logging(verbosity: int, *, quiet: bool) -> None:
+    form = os.environ.get("COA_LOG_FORMAT", "")
+    if verbosity or form or "coa.log_format" in sys.modules:
+        from coa.log_format import set_up_logging
 
-        handler = logging.StreamHandler()
-        handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
-        logger = logging.getLogger("coa")
-        logger.addHandler(handler)
-        logger.setLevel(logging.DEBUG if verbosity > 1 else logging.INFO)
+        set_up_logging(verbosity, form=form, quiet=quiet)
+    if any(name.startswith("OTEL_") for name in os.environ):
+        from coa.llm.tracing import set_up_tracing
+
+        problem = set_up_tracing()
+        if problem is not None:
+            write_note(f"warning: {problem}")

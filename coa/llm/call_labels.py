@@ -32,15 +32,15 @@ def labels(**values: str) -> Iterator[None]:
         _LABELS.reset(token)
 
 
-def labelled(model: ChatModel, role: str) -> ChatModel:
-    """`model` as it is used in `role`."""
-    return _Labelled(model, role)
+def labelled(model: ChatModel, **values: str) -> ChatModel:
+    """`model` with these labels around each of its calls."""
+    return _Labelled(model, values)
 
 
 class _Labelled:
-    def __init__(self, model: ChatModel, role: str) -> None:
+    def __init__(self, model: ChatModel, values: Mapping[str, str]) -> None:
         self._model = model
-        self._role = role
+        self._values = values
 
     @property
     def name(self) -> str:
@@ -55,5 +55,5 @@ class _Labelled:
         return self._model.supports_schema
 
     async def complete(self, prompt: Prompt, decoding: Decoding, *, on_text: OnText | None = None) -> Completion:
-        with labels(role=self._role):
+        with labels(**self._values):
             return await self._model.complete(prompt, decoding, on_text=on_text)
