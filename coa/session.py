@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Literal
 
 from coa.answering import Run
 from coa.config import Settings, load_settings
-from coa.errors import BudgetExceeded, CoaError, ConfigError, RunDrained
+from coa.errors import BudgetExceeded, CoaError, ConfigError, RunDrained, VerificationFailed
 from coa.events import Event, RunStarted, StageChanged, WarningRaised
 from coa.limits import Limits
 from coa.llm.gateway import Gateway, open_gateway
@@ -90,7 +90,8 @@ class Session:
         """The answer to `question`, from the whole document.
 
         Raises: RunDrained after a stop was asked for, BudgetExceeded with the partial answer on it, ModelError
-        (the run can be resumed after either), ConfigError, DocumentError, StorageError.
+        (the run can be resumed after either), VerificationFailed with the answer on it where `strict` is set,
+        ConfigError, DocumentError, StorageError.
         """
         return await self._run(document, _Wanted(question))
 
@@ -275,6 +276,9 @@ class Session:
                 else "One chunk and the answer may take more than that: start again with a higher limit.",
                 answer=answer if answer.coverage.read else None,
             )
+        if self.settings.strict and answer.quotes_not_found:
+            quotes = "a quote" if answer.quotes_not_found == 1 else f"{answer.quotes_not_found} quotes"
+            raise VerificationFailed(f"the answer has {quotes} that the text does not hold.", answer=answer)
         return answer
 
     @contextlib.asynccontextmanager

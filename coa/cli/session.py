@@ -17,7 +17,16 @@ from coa.cli.terminal import (
     uses_colour,
     write_note,
 )
-from coa.errors import BudgetExceeded, CoaError, ConfigError, DocumentError, ReviewNeeded, RunDrained, StorageError
+from coa.errors import (
+    BudgetExceeded,
+    CoaError,
+    ConfigError,
+    DocumentError,
+    ReviewNeeded,
+    RunDrained,
+    StorageError,
+    VerificationFailed,
+)
 from coa.events import AnswerStarted, AnswerToken, Event, WarningRaised
 
 if TYPE_CHECKING:
@@ -158,12 +167,19 @@ async def _answer_all(
                 if exc.answer is not None:
                     _show(exc.answer, job, watch)
                 raise
+            except VerificationFailed as exc:
+                if exc.answer is None:
+                    raise
+                _show(exc.answer, job, watch)
+                write_note(str(exc), label="error:", style="red" if watch.colour else None)
+                code = exc.exit_code
+                continue
             except BaseException:
                 watch.settle()
                 raise
             _show(answer, job, watch)
             if not answer.coverage.complete:
-                code = INCOMPLETE
+                code = code or INCOMPLETE
     return code
 
 
