@@ -34,7 +34,7 @@ from coa.graphs.structured import build_structured, structured_estimate
 from coa.graphs.structuring import build_outline_graph, outline_estimate
 from coa.graphs.tree import build_tree
 
-__all__ = ["ENTRY_POINT_GROUP", "STRATEGIES", "Strategy", "strategies", "strategy"]
+__all__ = ["ENTRY_POINT_GROUP", "OUTLINE", "STRATEGIES", "Strategy", "strategies", "strategy"]
 
 ENTRY_POINT_GROUP = "coa.strategies"
 """Packages name a `Strategy`, or a function that returns one, under this group."""
@@ -130,13 +130,6 @@ STRATEGIES: dict[str, Strategy] = {
             structured_estimate,
         ),
         Strategy(
-            "outline",
-            "every chunk structured and nothing asked: what `coa structure` runs",
-            build_outline_graph,
-            frozenset({"structurizer"}),
-            outline_estimate,
-        ),
-        Strategy(
             "auto",
             "direct, alr2 or chain, by the text's length, the window and the kind of question; says why",
             build_auto,
@@ -145,6 +138,15 @@ STRATEGIES: dict[str, Strategy] = {
     )
 }
 """coa's own."""
+
+OUTLINE = Strategy(
+    "outline",
+    "every chunk structured and nothing asked: what `coa structure` runs",
+    build_outline_graph,
+    frozenset({"structurizer"}),
+    outline_estimate,
+)
+"""Found by its name like a strategy, but none to ask with."""
 
 
 def strategies() -> Mapping[str, Strategy]:
@@ -156,6 +158,8 @@ def strategy(name: str) -> Strategy:
     """The strategy of that name. Raises: ConfigError, with the names there are."""
     if name in STRATEGIES:
         return STRATEGIES[name]
+    if name == OUTLINE.name:
+        return OUTLINE
     known = strategies()
     if name in known:
         return known[name]

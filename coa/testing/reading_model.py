@@ -132,6 +132,11 @@ def _structurizer(asked: _Asked) -> str:
     return f"Scope: a part of a text\n1. the whole part [1-{last}]"
 
 
+def _chooser(asked: _Asked) -> str:
+    lines = re.findall(r"^(\d+)\. (.*)$", asked.tail, re.MULTILINE)
+    return ", ".join(number for number, _ in _sharing(lines, asked.wanted)) or "none"
+
+
 _ROLES: tuple[tuple[str, Callable[[_Asked], str]], ...] = (
     ("New notes:", _worker),
     ("New lines:", _fact_worker),
@@ -143,6 +148,7 @@ _ROLES: tuple[tuple[str, Callable[[_Asked], str]], ...] = (
     ("Find evidence in the source text above", _retriever),
     ("Answer a question from evidence.", _reasoner),
     ("Work out how the source text above is built", _structurizer),
+    ("Here is the outline of a document", _chooser),
     ("from notes. A document was too long", _manager),
     ("Write a summary of a document", _manager),
 )
