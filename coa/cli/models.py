@@ -123,19 +123,19 @@ def pull(
 def try_model(
     ctx: typer.Context,
     name: Annotated[
-        str | None, typer.Argument(metavar="[NAME]", help="As --model takes it; otherwise the configured model.")
+        str | None, typer.Argument(metavar="[GROUP]", help="As --model takes it; otherwise the configured models.")
     ] = None,
     as_json: _Json = False,
     *,
     common: CommonOptions,
 ) -> int:
-    """Makes one real call, and says what came of it; exit code 7 when it fails."""
+    """Makes a few real calls to each deployment and says what came of them; exit code 7 when one fails."""
     import asyncio
 
     from coa.cli.doctor import show_checks
     from coa.cli.invocation import invocation_of, settings_of
 
-    overrides = {"model": name} if name is not None else {}
+    overrides: dict[str, object] = {"model": name, "roles": {}} if name is not None else {}
     settings = settings_of(ctx, common, overrides=overrides).settings
     checks = asyncio.run(invocation_of(ctx).load_api().test_model(settings))
     return 0 if show_checks(checks, as_json=as_json, colour=common.color) else 7

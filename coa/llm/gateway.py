@@ -27,7 +27,7 @@ from coa.llm.token_counters import close_counter
 from coa.llm.wrapping import wrapped
 from coa.tokens import TokenCounter
 
-__all__ = ["Gateway", "open_gateway"]
+__all__ = ["Gateway", "models_named", "open_gateway"]
 
 OnStage = Callable[[str], None]
 

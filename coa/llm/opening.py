@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import difflib
-import hashlib
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -64,17 +63,6 @@ class OpenModel:
     """The catalogue's advice for this model."""
     note_tokens: int | None = None
     answer_tokens: int | None = None
-
-    def identity(self) -> str:
-        """A digest that changes with what answers: models, addresses, files. Blocking: it may read a model's file."""
-        parts = [self.group.name, *(file.sha256 for file in self.files)]
-        own = {file.path for file in self.files}
-        for deployment in self.group.deployments:
-            served = self.served.get(deployment.id)
-            parts += [deployment.model, deployment.kind, str(served.model if served is not None else None)]
-            if not (own and deployment.id.startswith("embedded/")):
-                parts.append(str(deployment.address))
-        return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 
 class Engines:

@@ -124,7 +124,9 @@ class _Engine:
         entry, problem = self._own_entry(models)
         if refused:
             problem = "refuses the key"
-        served = Served(kind, answers=True, window=_count(entry.get("max_model_len")), problem=problem)
+        # An adapter's entry may leave its window to the model that it is laid over.
+        windows = [found for m in (entry, *models) if (found := _count(m.get("max_model_len"))) is not None]
+        served = Served(kind, answers=True, window=windows[0] if windows else None, problem=problem)
         if kind == "llama_server":
             served = await self._llama_server(served, entry)
         elif kind == "sglang":
