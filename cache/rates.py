@@ -17,13 +17,14 @@ from typing import TYPE_CHECKING, Any
 
 from coa.cache.breaker import Breaker
 from coa.cache.connection import connect
+from coa.config import Settings
 from coa.llm.rates import FARTHEST_SLOTS, N_SLOTS, Grant, LocalRates, RateLimit, RateLimiter, held_to, slot_of
 
 if TYPE_CHECKING:
     from redis import Redis
     from redis.commands.core import Script
 
-__all__ = ["SharedRates", "shared_limiter"]
+__all__ = ["SharedRates", "limiter_for", "shared_limiter"]
 
 _log = logging.getLogger(__name__)
 
@@ -96,6 +97,11 @@ for _, key in ipairs(KEYS) do
 end
 return 1
 """
+
+
+def limiter_for(settings: Settings) -> RateLimiter | None:
+    """The limiter at `settings.redis_url`; None without one. Raises: CacheError for a bad address."""
+    return None if settings.redis_url is None else shared_limiter(settings.redis_url)
 
 
 def shared_limiter(redis_url: str) -> RateLimiter:

@@ -14,12 +14,17 @@ from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal
 
+from pydantic import ValidationError
+
 from coa.answering import Run
+from coa.cache.rates import limiter_for
+from coa.cache.responses import responses_for
 from coa.config import Settings, load_settings
 from coa.errors import BudgetExceeded, CoaError, ConfigError, RunDrained, VerificationFailed
 from coa.events import Event, RunStarted, StageChanged, WarningRaised
 from coa.limits import Limits
 from coa.llm.gateway import Gateway, open_gateway
+from coa.llm.rates import RateLimiter
 from coa.planning import Plan, estimate, options_of, plan_run, seconds_per_token
 from coa.reading import PREFIX_VERSION
 from coa.roles import DEFAULT_WORDS
@@ -29,7 +34,7 @@ from coa.secrets import with_secrets, without_secrets
 from coa.stopping import StopSignal
 from coa.structures import outline_of
 from coa.types import Answer, Document
-from coa.wiring import agents_for, allowed_for, context_for, profile_of
+from coa.wiring import RUN_SETTINGS, agents_for, allowed_for, context_for, profile_of
 
 if TYPE_CHECKING:
     from coa.agents.outline import Outline
@@ -71,6 +76,24 @@ class Session:
         self._stop = stop or StopSignal()
         self._gateway: Gateway | None = None
         self._opening = asyncio.Lock()
+        self._limiter: RateLimiter | None = None
+        self._parent: Session | None = None
+
+    def view(self, *, on_event: OnEvent | None = None, stop: StopSignal | None = None, **changes: object) -> Session:
+        """A session over the same open models, with events, a stop and settings of its own: for a service that
+        serves many at once. `changes` are settings that leave the models as they are ("strategy", "notes",
+        "max_calls", …). It need not be closed. Raises: ConfigError for other settings or wrong values."""
+        moving = sorted(changes.keys() - RUN_SETTINGS)
+        if moving:
+            raise ConfigError(f"a view of a session cannot change {', '.join(moving)}.")
+        try:
+            settings = Settings.model_validate({**self.settings.model_dump(), **changes})
+        except ValidationError as error:
+            detail = error.errors(include_url=False)[0]
+            raise ConfigError(f"{'.'.join(map(str, detail['loc']))}: {detail['msg']}.") from None
+        child = Session(settings, on_event=on_event, stop=stop)
+        child._parent = self
+        return child
 
     async def __aenter__(self) -> Session:
         return self
@@ -83,8 +106,11 @@ class Session:
     async def close(self) -> None:
         """Ends the engine, if this session started one; may be called again."""
         gateway, self._gateway = self._gateway, None
+        limiter, self._limiter = self._limiter, None
         if gateway is not None:
             await gateway.close()
+        if limiter is not None:
+            await limiter.close()
 
     async def ask(self, document: Document, question: str) -> Answer:
         """The answer to `question`, from the whole document.
@@ -266,7 +292,7 @@ class Session:
                 on_control=self._stop.listen,
                 review=review,
             )
-            answer = run.finished(output)
+            answer = await asyncio.to_thread(run.finished, output)
         stopped = output["stopped"]
         if stopped is not None:
             raise BudgetExceeded(
@@ -285,14 +311,18 @@ class Session:
     async def _running(self, record: RunRecord, document: Document, plan: RunPlan) -> AsyncIterator[Run]:
         """The run, nobody else's while it lasts; keeps its record's state true whatever happens."""
         started = time.perf_counter()
-        with self.runs.locked(record.run_id):
-            record = self.runs.changed(record, "running")
+        # Files are written in threads: a service's loop must not wait for a disk.
+        lock = self.runs.locked(record.run_id)
+        await asyncio.to_thread(lock.__enter__)
+        try:
+            record = await asyncio.to_thread(self.runs.changed, record, "running")
             try:
                 gateway = await self._open()
                 limits, budget = await allowed_for(gateway, self.settings, record.words)
                 roles = await agents_for(record, plan, gateway, limits, self.settings)
-                record = self.runs.with_prompts(record, {"reading_prefix": PREFIX_VERSION, **roles.prompt_digests})
-                notes = DiskNotes(self.runs, record.run_id)
+                prompts = {"reading_prefix": PREFIX_VERSION, **roles.prompt_digests}
+                record = await asyncio.to_thread(self.runs.with_prompts, record, prompts)
+                notes = await asyncio.to_thread(DiskNotes, self.runs, record.run_id)
                 run = Run(
                     self.runs,
                     record,
@@ -316,6 +346,8 @@ class Session:
             except CoaError as error:
                 self.runs.changed(record, "failed", error=error.message)
                 raise
+        finally:
+            lock.__exit__(None, None, None)
 
     def _announce(self, run: Run, plan: RunPlan, notes: DiskNotes, gateway: Gateway) -> None:
         for warning in gateway.warnings:
@@ -336,10 +368,17 @@ class Session:
         from coa.graphs import strategy
 
         strategy(self.settings.strategy)  # a misspelt one is told before anything slow begins
+        if self._parent is not None:
+            return await self._parent._open(calls=calls)
         async with self._opening:  # questions asked side by side share one engine
             if self._gateway is None:
+                self._limiter = limiter_for(self.settings)
                 self._gateway = await open_gateway(
-                    self.settings, calls=calls, on_stage=lambda stage: self._emit(StageChanged(stage))
+                    self.settings,
+                    calls=calls,
+                    on_stage=lambda stage: self._emit(StageChanged(stage)),
+                    limiter=self._limiter,
+                    response_store=responses_for(self.settings),
                 )
             return self._gateway
 

@@ -20,7 +20,35 @@ from coa.types import Document
 if TYPE_CHECKING:  # langgraph takes seconds to import
     from coa.graphs import ReadContext
 
-__all__ = ["Allowed", "agents_for", "allowed_for", "context_for", "profile_of"]
+__all__ = ["RUN_SETTINGS", "Allowed", "agents_for", "allowed_for", "context_for", "profile_of"]
+
+
+RUN_SETTINGS = frozenset(
+    {
+        "strategy",
+        "notes",
+        "passes",
+        "demos",
+        "paths",
+        "choose",
+        "rounds",
+        "top_k",
+        "preselect",
+        "review",
+        "verify",
+        "strict",
+        "on_worker_failure",
+        "temperature",
+        "max_calls",
+        "max_tokens_total",
+        "max_cost_usd",
+        "question_tokens",
+        "chunk_tokens",
+        "note_tokens",
+        "answer_tokens",
+    }
+)
+"""Settings that runs over the same open models may differ in."""
 
 
 class Allowed(NamedTuple):
@@ -61,7 +89,8 @@ async def agents_for(record: RunRecord, plan: RunPlan, gateway: Gateway, limits:
         profile = profile_of(gateway, settings, names[agent])
         return RoleInputs(record, plan, models[agent], profile, limits, settings, gateway.counter)
 
-    return roles_for(frozenset(needed), inputs)
+    # Ranking agents count the words of the whole document.
+    return await asyncio.to_thread(roles_for, frozenset(needed), inputs)
 
 
 def context_for(
