@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple
 
 from coa.agents.quantities import Token, tokens_of
 
-__all__ = ["Clash", "ClashKind", "clash", "said_in_order"]
+__all__ = ["DENIALS", "Clash", "ClashKind", "clash", "may_differ", "said_in_order"]
 
 ClashKind = Literal["number", "denial", "opposite"]
 
@@ -22,6 +22,8 @@ _LEAST_ALIKE_BOTH_WAYS = 0.9
 # Under this many shared words "the rest stands alike" means nothing.
 _LEAST_SHARED = 2
 _AFTER = 3
+_CLAUSE = 12
+"""Words behind the last shared one, to the end of the clause at most."""
 _BEFORE = 3
 """Words in front of the first shared one that still belong to the statement: "never", "did not"."""
 
@@ -33,7 +35,7 @@ nunca jamás ningún ninguna nadie
 non mai nessuno nessuna
 不 没 沒 未
 """
-_DENIALS = frozenset(_DENIAL_WORDS.split())
+DENIALS = frozenset(_DENIAL_WORDS.split())
 # With these the scope of a denial is anybody's guess.
 _DOUBTFUL_WORDS = """
 only but unless until except hardly scarcely barely almost nearly if whether without
@@ -109,10 +111,10 @@ class _Said:
 
     def anchors(self, start: int = 0, end: int | None = None) -> set[str]:
         """What it is about: words of content, those apart in which the two may differ and do."""
-        return {t.stem for t in self.tokens[start:end] if t.content and (t.word in self.shared or not _may_differ(t))}
+        return {t.stem for t in self.tokens[start:end] if t.content and (t.word in self.shared or not may_differ(t))}
 
     def denials(self, start: int, end: int) -> list[str]:
-        return [t.word for t in self.tokens[start:end] if t.word in _DENIALS]
+        return [t.word for t in self.tokens[start:end] if t.word in DENIALS]
 
     def doubtful(self, start: int, end: int) -> bool:
         return any(t.word in _DOUBTFUL for t in self.tokens[start:end])
@@ -156,8 +158,9 @@ def said_in_order(statement: str, other: str) -> float:
     return row[-1] / len(wanted)
 
 
-def _may_differ(token: Token) -> bool:
-    return token.number is not None or token.word in _DENIALS or token.word in _OPPOSITE_OF or token.word in _GROUPS_OF
+def may_differ(token: Token) -> bool:
+    """True for words of the closed classes in which statements are compared: numbers, denials, opposites, colours…"""
+    return token.number is not None or token.word in DENIALS or token.word in _OPPOSITE_OF or token.word in _GROUPS_OF
 
 
 def _window(said: _Said, anchors: set[str]) -> tuple[int, int] | None:
@@ -238,7 +241,7 @@ def _exclude(word: str, other: str) -> bool:
 
 def _denial(one: _Said, two: _Said, window: tuple[int, int]) -> Clash | None:
     """One denies what the other says, all else alike."""
-    start, end = _around(window, two, 1)
+    start, end = _around(window, two, _CLAUSE)
     here, there = one.denials(0, len(one.tokens)), two.denials(start, end)
     if bool(here) == bool(there) or len(here) > 1 or len(there) > 1:
         return None
@@ -251,7 +254,7 @@ def _denial(one: _Said, two: _Said, window: tuple[int, int]) -> Clash | None:
 
 
 def _next_content(said: _Said, at: int) -> str | None:
-    return next((t.stem for t in said.tokens[at + 1 : at + 4] if t.content and not _may_differ(t)), None)
+    return next((t.stem for t in said.tokens[at + 1 : at + 4] if t.content and not may_differ(t)), None)
 
 
 def _stands_alike(one: _Said, at: int, two: _Said, i: int) -> bool:
