@@ -260,7 +260,9 @@ def _document_of(n_chunks: int) -> Document:
 
 
 def _settings(home: Path, url: str) -> Settings:
-    return Settings(home=home, model=GROUP, model_list=_model_list(url), chunk_tokens=256, retries=0)
+    return Settings(
+        home=home, model=GROUP, model_list=_model_list(url), chunk_tokens=256, retries=0, response_cache=False
+    )
 
 
 def _model_list(url: str) -> list[dict[str, Any]]:

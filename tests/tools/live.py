@@ -43,6 +43,7 @@ class CoaProcess:
         environment = {k: v for k, v in os.environ.items() if not k.startswith("COA_")}
         paths = [str(REPOSITORY), *filter(None, [environment.get("PYTHONPATH")])]
         environment |= {"COA_HOME": str(home), "PYTHONPATH": os.pathsep.join(paths)}
+        environment["COA_RESPONSE_CACHE"] = "false"  # calls are counted and timed
         environment |= {"COA_CONFIG": str(config)} if config is not None else {}
         home.mkdir(parents=True, exist_ok=True)
         # Files rather than pipes: nobody reads while it runs, and a full pipe would stop it.
