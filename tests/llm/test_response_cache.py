@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
@@ -20,6 +22,7 @@ from coa.llm.served import Served
 from coa.reading import Prompt
 from coa.types import CallUsage, Usage
 
+REPOSITORY = Path(__file__).resolve().parents[2]
 PROMPT = Prompt(tail="Say it.", prefix="[1] A cat sat.\n")
 GREEDY = Decoding(max_tokens=50)
 PAID = CallUsage(prompt_tokens=10, completion_tokens=2, cost_usd=0.5)
@@ -323,3 +326,12 @@ async def test_the_identity_is_asked_for_once_and_in_a_thread() -> None:
     model = CachedModel(ScriptedModel(respond=lambda *_: completion()), InMemoryResponses(100_000), identity)
     await asyncio.gather(*(model.complete(PROMPT, replace(GREEDY, max_tokens=n)) for n in range(1, 4)))
     assert len(asked) == 1
+
+
+def test_the_cost_of_the_wrappers_can_be_measured() -> None:
+    """Figures are for a quiet machine; here only that a look-up costs no more than a call over a network."""
+    command = [sys.executable, "-m", "tests.bench.wrappers", "30"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=REPOSITORY)
+    rows = {line[:28].strip(): float(line[28:]) for line in done.stdout.splitlines()[1:]}
+    assert {"no wrapper", "cache file: kept", "cache file: given again", "spans on"} <= set(rows)
+    assert rows["cache file: given again"] < 20_000
