@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from coa.run_format import CHOICE_KEY
@@ -21,9 +21,15 @@ class Run:
     """A run in hand: the context that its graph is to be run with, and the answer from what that ends with."""
 
     def __init__(
-        self, runs: RunStore, record: RunRecord, context: ReadContext, *, warnings: Sequence[str], started: float
+        self,
+        runs: RunStore,
+        record: RunRecord,
+        context: ReadContext,
+        *,
+        warnings: Callable[[], Sequence[str]],
+        started: float,
     ) -> None:
-        """`started` is on `time.perf_counter`'s scale."""
+        """`warnings` are asked for at the end, since calls add some; `started` is on `time.perf_counter`'s scale."""
         self.record = record
         self.context = context
         self._runs = runs
@@ -39,7 +45,7 @@ class Run:
             document,
             output,
             self.context,
-            warnings=self._warnings,
+            warnings=self._warnings(),
             seconds=time.perf_counter() - self._started,
         )
         if output["stopped"] is None or answer.coverage.read:

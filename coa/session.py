@@ -9,13 +9,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import ValidationError
 
+from coa.agents.statements import Statement, statements_to_text
 from coa.answering import Run
 from coa.cache.rates import limiter_for
 from coa.cache.responses import responses_for
@@ -25,7 +26,7 @@ from coa.events import Event, RunStarted, StageChanged, WarningRaised
 from coa.limits import Limits
 from coa.llm.gateway import Gateway, open_gateway
 from coa.llm.rates import RateLimiter
-from coa.planning import Plan, estimate, options_of, plan_run, seconds_per_token
+from coa.planning import Plan, estimate, options_of, plan_run, seconds_per_token, shown_at_once
 from coa.reading import PREFIX_VERSION
 from coa.roles import DEFAULT_WORDS
 from coa.run_notes import DiskNotes
@@ -112,6 +113,10 @@ class Session:
         if limiter is not None:
             await limiter.close()
 
+    async def open(self) -> None:
+        """Opens the models now rather than with the first run. Raises: ConfigError, ModelError."""
+        await self._open()
+
     async def ask(self, document: Document, question: str) -> Answer:
         """The answer to `question`, from the whole document.
 
@@ -143,6 +148,13 @@ class Session:
         third of its window. Raises: as `ask`.
         """
         return await self._run(document, _Wanted(None, "structure", strategy="outline", form=form))
+
+    async def check(self, document: Document, statements: Sequence[str | Statement]) -> Answer:
+        """Whether `statements` are true of the document; `coa.graphs.check.checked_of` gives the labels one by one.
+
+        Raises: ConfigError where there is none; as `ask`.
+        """
+        return await self._run(document, _Wanted(statements_to_text(statements), "check", strategy="check"))
 
     def outline(self, run_id: str) -> Outline:
         """The outline by what a run has structured so far; chunks that are missing stand in it as one piece each.
@@ -177,7 +189,12 @@ class Session:
         gateway = await self._open(calls=False)
         limits, _ = await allowed_for(gateway, self.settings, words)
         plan = await asyncio.to_thread(
-            plan_run, document, question, gateway=gateway, limits=limits, per_chapter=per == "chapter"
+            plan_run,
+            document,
+            shown_at_once(question, self.settings.strategy),
+            gateway=gateway,
+            limits=limits,
+            per_chapter=per == "chapter",
         )
         wanted = await asyncio.to_thread(self._estimated, gateway, plan, limits, question)
         speed = await asyncio.to_thread(seconds_per_token, self.runs, gateway.group.name, self.settings.notes)
@@ -240,8 +257,9 @@ class Session:
         gateway = await self._open()
         self._emit(StageChanged("counting tokens"))
         limits, _ = await allowed_for(gateway, self.settings, wanted.words)
+        asked = shown_at_once(wanted.question, wanted.strategy or self.settings.strategy)
         plan = await asyncio.to_thread(
-            plan_run, document, wanted.question, gateway=gateway, limits=limits, per_chapter=wanted.per == "chapter"
+            plan_run, document, asked, gateway=gateway, limits=limits, per_chapter=wanted.per == "chapter"
         )
         expected = await asyncio.to_thread(self._estimated, gateway, plan, limits, wanted.question, wanted.strategy)
         created = now()
@@ -274,7 +292,8 @@ class Session:
 
         n_question = gateway.counter.count([question])[0] if question else None
         options = options_of(self.settings, profile_of(gateway, self.settings))
-        return estimate(plan, limits, n_question, reading=strategy(name or self.settings.strategy), options=options)
+        reading, n_lines = strategy(name or self.settings.strategy), len((question or "").splitlines())
+        return estimate(plan, limits, n_question, reading=reading, options=options, n_lines=n_lines)
 
     async def _execute(self, record: RunRecord, document: Document, plan: RunPlan, *, review: object = None) -> Answer:
         """Reads what has not been read yet and answers."""
@@ -335,7 +354,7 @@ class Session:
                         gateway=gateway,
                         budget=budget,
                     ),
-                    warnings=gateway.warnings,
+                    warnings=lambda: gateway.warnings,
                     started=started,
                 )
                 self._announce(run, plan, notes, gateway)
