@@ -9,7 +9,19 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from coa.api import Plan, Session, StopSignal, ask, ask_sync, resume, resume_sync, summarize, summarize_sync
+    from coa.api import (
+        Plan,
+        Session,
+        StopSignal,
+        ask,
+        ask_sync,
+        resume,
+        resume_sync,
+        structure,
+        structure_sync,
+        summarize,
+        summarize_sync,
+    )
     from coa.config import Settings, load_settings
     from coa.documents import read_document
     from coa.errors import CoaError
@@ -35,6 +47,8 @@ __all__ = [
     "read_document",
     "resume",
     "resume_sync",
+    "structure",
+    "structure_sync",
     "summarize",
     "summarize_sync",
 ]
@@ -48,6 +62,8 @@ _HOME = {
         "ask_sync",
         "resume",
         "resume_sync",
+        "structure",
+        "structure_sync",
         "summarize",
         "summarize_sync",
     },

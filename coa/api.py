@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+from coa.agents.outline import Outline
 from coa.config import Settings, load_settings
 from coa.diagnosis import Check, diagnose, test_model
 from coa.documents.isolation import read_document_isolated
@@ -38,9 +39,12 @@ __all__ = [
     "ask_sync",
     "diagnose",
     "list_strategies",
+    "open_document",
     "resume",
     "resume_sync",
     "show_strategy",
+    "structure",
+    "structure_sync",
     "summarize",
     "summarize_sync",
     "test_model",
@@ -58,7 +62,7 @@ async def ask(
     Raises: as `Session.ask`.
     """
     async with _session(settings, on_event, stop) as session:
-        return await session.ask(await _document(source, session.settings), question)
+        return await session.ask(await open_document(source, session.settings), question)
 
 
 async def summarize(
@@ -73,8 +77,22 @@ async def summarize(
 ) -> Answer:
     """A summary of a document or file; see `Session.summarize`."""
     async with _session(settings, on_event, stop) as session:
-        document = await _document(source, session.settings)
+        document = await open_document(source, session.settings)
         return await session.summarize(document, words=words, per=per, language=language)
+
+
+async def structure(
+    source: Source,
+    *,
+    form: Literal["ids", "free"] = "ids",
+    on_event: OnEvent | None = None,
+    stop: StopSignal | None = None,
+    **settings: Any,
+) -> Outline:
+    """The outline of a document or file; see `Session.structure`. Chunks that were structured before take no call."""
+    async with _session(settings, on_event, stop) as session:
+        answer = await session.structure(await open_document(source, session.settings), form=form)
+        return await asyncio.to_thread(session.outline, answer.run_id)
 
 
 async def resume(
@@ -134,6 +152,11 @@ def summarize_sync(source: Source, **options: Any) -> Answer:
     return _sync(lambda: summarize(source, **options), "coa.summarize")
 
 
+def structure_sync(source: Source, **options: Any) -> Outline:
+    """`structure` for code without an event loop. Raises: ConfigError inside a running loop."""
+    return _sync(lambda: structure(source, **options), "coa.structure")
+
+
 def resume_sync(run_id: str, **options: Any) -> Answer:
     """`resume` for code without an event loop. Raises: ConfigError inside a running loop."""
     return _sync(lambda: resume(run_id, **options), "coa.resume")
@@ -143,7 +166,7 @@ def _session(settings: Mapping[str, Any], on_event: OnEvent | None, stop: StopSi
     return Session(load_settings(overrides=settings).settings, on_event=on_event, stop=stop)
 
 
-async def _document(source: Source, settings: Settings) -> Document:
+async def open_document(source: Source, settings: Settings) -> Document:
     if isinstance(source, Document):
         return source
     return await asyncio.to_thread(

@@ -18,9 +18,8 @@ from coa.agents.keyphrases import phrase_title
 from coa.agents.outline import Outline, build_outline
 from coa.agents.segmentation import sentence_texts
 from coa.agents.structure import Structure, plain_structure
+from coa.agents.structure_steps import step_key, structures_of
 from coa.agents.structurizer import Structurizer, StructurizerReply
-from coa.graphs.structuring import structure_key as step_key
-from coa.graphs.structuring import structures_of
 from coa.llm.budget import Demand
 from coa.run_files import write_atomically
 from coa.runs import RunPlan, StoredStep

@@ -17,6 +17,7 @@ from langgraph.runtime import Runtime
 from coa.agents.aspect_choice import AspectPlace, ChooserReply, Listed, fused, listed, ranked_by_words
 from coa.agents.aspect_pages import Page, pages_of, translated
 from coa.agents.structure import Structure
+from coa.agents.structure_steps import step_key, structures_of
 from coa.events import ChunkSkipped, StageChanged
 from coa.graphs.citing import add_citing, started
 from coa.graphs.context import Answering, ReadContext, Reading
@@ -28,8 +29,6 @@ from coa.graphs.structuring import (
     Structuring,
     all_structured,
     outline_estimate,
-    structure_key,
-    structures_of,
     structurize,
 )
 from coa.llm.budget import Demand
@@ -219,7 +218,7 @@ def _listed(context: ReadContext, part: int) -> list[Listed]:
     """The part's aspects, in reading order."""
     structures = structures_of(context.notes.all_steps())
     chunks = context.parts[part].chunks
-    keyed = {n: structures.get(structure_key(part, n)) for n in range(len(chunks))}
+    keyed = {n: structures.get(step_key(part, n)) for n in range(len(chunks))}
     there: dict[int, Structure] = {n: s for n, s in keyed.items() if s is not None}
     return listed(chunks, there)
 

@@ -15,6 +15,7 @@ from langgraph.graph import END, START, StateGraph
 from langgraph.runtime import Runtime
 
 from coa.agents.structure import Structure
+from coa.agents.structure_steps import step_key, structures_of
 from coa.agents.structurizer import STRUCTURE_TOKENS, StructurizerReply
 from coa.errors import ConfigError
 from coa.events import ChunkRead, ChunkSkipped, ChunkStarted
@@ -34,8 +35,6 @@ __all__ = [
     "all_structured",
     "build_outline_graph",
     "outline_estimate",
-    "structure_key",
-    "structures_of",
     "structurize",
 ]
 
@@ -66,7 +65,7 @@ StructureGraph = StateGraph[StructureState, ReadContext, ReadInput, ReadOutput]
 def build_outline_graph(*, structurizer: Structuring | None = None) -> StructureGraph:
     """The uncompiled graph: nodes `start`, `structurize` (once a batch of chunks) and `finish`.
 
-    It writes no answer: `structures_of` gives the structures from the context's note store.
+    It writes no answer: `coa.agents.structure_steps.structures_of` gives the structures from the note store.
     """
 
     async def start(state: ReadInput) -> StructureState:
@@ -131,20 +130,6 @@ def all_structured(state: StructureState, context: ReadContext) -> bool:
     return state["structured"] >= context.n_chunks
 
 
-def structure_key(part: int, position: int) -> str:
-    """The step that a chunk's structure is stored as."""
-    return f"structure/{part}/{position}"
-
-
-def structures_of(steps: Sequence[StoredStep]) -> dict[str, Structure]:
-    """The structures among a run's steps, by their keys; chunks that failed have none."""
-    return {
-        step.key: Structure.from_json(step.payload["structure"])
-        for step in steps
-        if step.key.startswith("structure/") and step.cause is None
-    }
-
-
 def _all(context: ReadContext) -> list[tuple[int, int, Chunk]]:
     """Part, position and chunk, in order."""
     return [(n, chunk_n, chunk) for n, part in enumerate(context.parts) for chunk_n, chunk in enumerate(part.chunks)]
@@ -153,7 +138,7 @@ def _all(context: ReadContext) -> list[tuple[int, int, Chunk]]:
 def _planned(agent: Structuring, batch: Sequence[tuple[int, int, Chunk]], first: int) -> list[PlannedStep]:
     return [
         PlannedStep(
-            key=structure_key(part, position),
+            key=step_key(part, position),
             call=partial(_called, agent, chunk),
             demand=agent.demand(chunk),
             chunks=(first + n,),
@@ -199,6 +184,8 @@ async def _finish(state: StructureState, runtime: Runtime[ReadContext]) -> dict[
     n_aspects = sum(len(s.aspects) for s in structures.values())
     plain = sum(s.made_by == "plain" for s in structures.values())
     warnings = []
+    if structures and all(s.made_by == "code" for s in structures.values()):
+        warnings.append("the titles are phrases of the text that code picked: the model is too small to write them.")
     if plain:
         warnings.append(
             f"{plain} of {context.n_chunks} chunks could not be structured by the model; "
