@@ -23,7 +23,7 @@ from coa.agents.references import Reference, references, renumbered, with_known,
 from coa.agents.verification import QuoteVerifier, Verified
 from coa.types import Chunk, Citation, CitationStatus, Claim, Document, Span
 
-__all__ = ["Grounding", "ground"]
+__all__ = ["Grounding", "ground", "sentence_citation"]
 
 _CLAIM_WEIGHT = 2.0
 _MIN_SCORE = 0.2
@@ -97,7 +97,7 @@ def ground(
     answer = with_known(answer, frozenset(named))
     numbers = {reference: n for n, reference in enumerate(named, first)}
     origin: Origin = "model" if quoted is None else "located"
-    citations = [_sentence_citation(document, _span(r, chunks), origin=origin) for r in named]
+    citations = [sentence_citation(document, _span(r, chunks), origin=origin) for r in named]
     quotes = _Quotes([], [], [])
     if verify and quoted is None:
         quotes = _checked(
@@ -116,7 +116,7 @@ def ground(
     ranker = SentenceRanker([document.text[s.start : s.end] for s in sentences])
     if named:
         others = [r for r in quoted or () if r not in named and _exists(r, chunks)][: max(0, most - len(named))]
-        citations += [_sentence_citation(document, _span(r, chunks), origin=origin) for r in others]
+        citations += [sentence_citation(document, _span(r, chunks), origin=origin) for r in others]
     else:
         bare = without_references(answer)
         located = _located(bare, question, most, document=document, sentences=sentences, ranker=ranker)
@@ -245,7 +245,7 @@ def _located(
     scored = [(share, at) for at in range(len(ranker)) if (share := ranker.share(weights, at) / total) >= _MIN_SCORE]
     scored.sort(key=lambda pair: (-pair[0], pair[1]))
     return tuple(
-        _sentence_citation(document, sentences[at], origin="located", score=round(share, 3))
+        sentence_citation(document, sentences[at], origin="located", score=round(share, 3))
         for share, at in scored[:most]
     )
 
@@ -262,7 +262,7 @@ def _overlap(one: Citation, other: Citation) -> bool:
     return one.start < other.end and other.start < one.end
 
 
-def _sentence_citation(document: Document, sentence: Span, *, origin: Origin, score: float | None = None) -> Citation:
+def sentence_citation(document: Document, sentence: Span, *, origin: Origin, score: float | None = None) -> Citation:
     """A sentence, or the beginning of a very long one."""
     text = document.text[sentence.start : min(sentence.end, sentence.start + _MOST_QUOTE)]
     start = sentence.start + len(text) - len(text.lstrip())

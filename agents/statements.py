@@ -6,12 +6,12 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from coa.agents.evidence import EvidenceLine, Selected, verified
+from coa.agents.evidence import Selected
 from coa.agents.lexical import SentenceRanker
 from coa.agents.preselection import PassageRanker, passages_of
 from coa.agents.references import Reference
 from coa.reading import render_text
-from coa.types import Chunk, Document
+from coa.types import Chunk
 
 __all__ = ["Statement", "StatementRanker", "statements_from", "statements_to_text"]
 
@@ -30,10 +30,11 @@ class Statement:
     """The caller's own name for it."""
 
 
-def statements_to_text(statements: Iterable[Statement]) -> str:
+def statements_to_text(statements: Iterable[str | Statement]) -> str:
     """The statements one a line, as a run's question: JSON where a statement has an id or would be misread."""
     lines = []
-    for statement in statements:
+    for given_one in statements:
+        statement = Statement(given_one) if isinstance(given_one, str) else given_one
         text = " ".join(statement.text.split())
         plain = statement.id is None and not text.startswith("{")
         given = {"claim": text} if statement.id is None else {"id": statement.id, "claim": text}
@@ -57,10 +58,8 @@ def statements_from(text: str) -> list[Statement]:
 class StatementRanker:
     """Finds the sentences of a document that may decide a statement. No model."""
 
-    def __init__(self, chunks: Sequence[Chunk], document: Document | None = None) -> None:
-        """`chunks` are all chunks of a part of the document, which is needed for the chapters' titles."""
-        self._chunks = chunks
-        self._document = document
+    def __init__(self, chunks: Sequence[Chunk]) -> None:
+        """`chunks` are all chunks of the document."""
         self._places = [Reference(c.index + 1, n) for c in chunks for n in range(1, len(c.sentences) + 1)]
         self._sentences = SentenceRanker(
             [render_text(c.text[s.start - c.span.start : s.end - c.span.start]) for c in chunks for s in c.sentences]
@@ -83,10 +82,6 @@ class StatementRanker:
             relevance[place] = max(relevance.get(place, 0.0), scores[at] / scores[top[0]])
         ordered = sorted(relevance.items(), key=lambda entry: (-entry[1], entry[0]))
         return [Selected(place, round(value, 3)) for place, value in ordered]
-
-    def lines(self, selected: Iterable[Selected]) -> tuple[EvidenceLine, ...]:
-        """Sentences that were selected, as evidence in document order."""
-        return verified(selected, self._chunks, document=self._document).lines
 
 
 def _statement(line: str) -> Statement | None:

@@ -26,7 +26,16 @@ if TYPE_CHECKING:  # langgraph takes seconds to import, and `coa inspect` does w
     from coa.graphs import ReadOptions, Strategy
     from coa.graphs.estimates import Estimate
 
-__all__ = ["Plan", "budget_for", "estimate", "limits_for", "options_of", "plan_run", "seconds_per_token"]
+__all__ = [
+    "Plan",
+    "budget_for",
+    "estimate",
+    "limits_for",
+    "options_of",
+    "plan_run",
+    "seconds_per_token",
+    "shown_at_once",
+]
 
 _CHAT_TEMPLATE_TOKENS = 48
 _WORDS_TO_TOKENS = 2.0
@@ -144,13 +153,25 @@ def plan_run(
     return RunPlan(tuple(parts), gateway.counter.name, gateway.counter.exact)
 
 
+def shown_at_once(question: str | None, strategy: str) -> str | None:
+    """What of a run's question has to fit its share of the window: of statements to check, the longest one."""
+    lines = question.splitlines() if question is not None and strategy == "check" else []
+    return max(lines, key=len) if lines else question
+
+
 def estimate(
-    plan: RunPlan, limits: Limits, question_tokens: int | None, *, reading: Strategy, options: ReadOptions
+    plan: RunPlan,
+    limits: Limits,
+    question_tokens: int | None,
+    *,
+    reading: Strategy,
+    options: ReadOptions,
+    n_lines: int = 1,
 ) -> Estimate:
-    """The calls and tokens that a plan takes; `question_tokens` None for a summary."""
+    """The calls and tokens that a plan takes; `question_tokens` None for a summary, `n_lines` of the question."""
     from coa.graphs.estimates import Forecast
 
-    return reading.estimate(Forecast(plan, limits, options, question_tokens))
+    return reading.estimate(Forecast(plan, limits, options, question_tokens, n_lines))
 
 
 def options_of(settings: Settings, profile: ReadingProfile) -> ReadOptions:

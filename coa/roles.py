@@ -8,10 +8,12 @@ from typing import Any, NamedTuple, TypedDict
 
 from coa.agents import Manager, QuotingManager, QuotingWorker, Worker
 from coa.agents.aspect_choice import AspectChooser
+from coa.agents.checker import Checker
 from coa.agents.demonstrator import Demonstrator
 from coa.agents.fact_manager import FactManager
 from coa.agents.fact_worker import FactWorker
 from coa.agents.judge import Judge, QuotingJudge
+from coa.agents.lexical_checker import LexicalChecker
 from coa.agents.merger import Merger, QuotingMerger
 from coa.agents.passages import PassageReader, QuotingPassageReader
 from coa.agents.reasoner import ExtractiveReasoner, Reasoner
@@ -173,6 +175,12 @@ def _chooser(inputs: RoleInputs) -> AspectChooser:
     return AspectChooser(inputs.model, inputs.limits, temperature=inputs.settings.temperature)
 
 
+def _checker(inputs: RoleInputs) -> Checker | LexicalChecker:
+    if inputs.profile.quotes or not inputs.profile.cites:
+        return LexicalChecker(inputs.chunks)
+    return Checker(inputs.model, inputs.limits, inputs.profile, counter=inputs.counter, **_writing(inputs))
+
+
 class _Writing(TypedDict):
     language: str | None
     temperature: float
@@ -191,6 +199,7 @@ _MAKERS: dict[str, Callable[[RoleInputs], object]] = {
     "demonstrator": _demonstrator,
     "retriever": _retriever,
     "reasoner": _reasoner,
+    "checker": _checker,
     "structurizer": _structurizer,
     "chooser": _chooser,
 }

@@ -188,13 +188,9 @@ class Session:
         """What `ask` (or `summarize` for None) would do; makes no call. Raises: what they raise before their first."""
         gateway = await self._open(calls=False)
         limits, _ = await allowed_for(gateway, self.settings, words)
+        asked = shown_at_once(question, self.settings.strategy)
         plan = await asyncio.to_thread(
-            plan_run,
-            document,
-            shown_at_once(question, self.settings.strategy),
-            gateway=gateway,
-            limits=limits,
-            per_chapter=per == "chapter",
+            plan_run, document, asked, gateway=gateway, limits=limits, per_chapter=per == "chapter"
         )
         wanted = await asyncio.to_thread(self._estimated, gateway, plan, limits, question)
         speed = await asyncio.to_thread(seconds_per_token, self.runs, gateway.group.name, self.settings.notes)

@@ -53,6 +53,8 @@ class Forecast:
     options: ReadOptions
     question_tokens: int | None
     """None for a summary."""
+    n_lines: int = 1
+    """Of the question: statements to check stand one on each."""
 
     @property
     def tail_tokens(self) -> int:

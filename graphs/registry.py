@@ -15,6 +15,7 @@ from coa.errors import ConfigError
 from coa.graphs.alr2 import alr2_estimate, build_alr2
 from coa.graphs.auto import build_auto
 from coa.graphs.chain import build_chain
+from coa.graphs.check import CheckOutput, build_check, check_estimate
 from coa.graphs.context import ReadContext
 from coa.graphs.direct import build_direct
 from coa.graphs.estimates import (
@@ -34,7 +35,7 @@ from coa.graphs.structured import build_structured, structured_estimate
 from coa.graphs.structuring import build_outline_graph, outline_estimate
 from coa.graphs.tree import build_tree
 
-__all__ = ["ENTRY_POINT_GROUP", "OUTLINE", "STRATEGIES", "Strategy", "strategies", "strategy"]
+__all__ = ["CHECK", "ENTRY_POINT_GROUP", "OUTLINE", "STRATEGIES", "Strategy", "strategies", "strategy"]
 
 ENTRY_POINT_GROUP = "coa.strategies"
 """Packages name a `Strategy`, or a function that returns one, under this group."""
@@ -146,7 +147,16 @@ OUTLINE = Strategy(
     frozenset({"structurizer"}),
     outline_estimate,
 )
-"""Found by its name like a strategy, but none to ask with."""
+"""Found by its name like a strategy, but none to ask with; so is the next one."""
+
+CHECK = Strategy(
+    "check",
+    "statements, one a line, judged by the sentences that may decide them: what `coa check` runs",
+    build_check,
+    frozenset({"checker"}),
+    check_estimate,
+    output_schema=CheckOutput,
+)
 
 
 def strategies() -> Mapping[str, Strategy]:
@@ -158,8 +168,9 @@ def strategy(name: str) -> Strategy:
     """The strategy of that name. Raises: ConfigError, with the names there are."""
     if name in STRATEGIES:
         return STRATEGIES[name]
-    if name == OUTLINE.name:
-        return OUTLINE
+    for task in (OUTLINE, CHECK):
+        if name == task.name:
+            return task
     known = strategies()
     if name in known:
         return known[name]

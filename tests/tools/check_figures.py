@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from coa.agents.evidence import verified
 from coa.agents.lexical import content_words
 from coa.agents.lexical_checker import LexicalChecker
 from coa.agents.statements import StatementRanker
@@ -92,8 +93,7 @@ def names_swapped(sentence: str, rng: random.Random) -> str | None:
     if len(names) < 2:
         return None
     one, other = rng.sample(names, 2)
-    parts = re.split(rf"\b({one}|{other})\b", sentence)
-    return "".join({one: other, other: one}.get(p, p) for p in parts)
+    return re.sub(rf"\b(?:{one}|{other})\b", lambda m: other if m.group() == one else one, sentence)
 
 
 MUTATIONS: dict[str, tuple[str, Mutation]] = {
@@ -165,7 +165,7 @@ async def figures(books: Sequence[Path], n: int, *, seed: int = 5, show: int = 0
         made = statements(sentences_of(document, chunks), foreign, n, rng)
         ranker = StatementRanker(chunks)
         for kind, text in made:
-            report = await checker.check(text, ranker.lines(ranker.selected(text, 10)))
+            report = await checker.check(text, verified(ranker.selected(text, 10), chunks).lines)
             found.setdefault(kind, Counter())[report.label] += 1
             expected = MUTATIONS.get(kind, ("", None))[0]
             wrong = report.label == "true" if expected != "true" else report.label == "false"
