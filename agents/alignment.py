@@ -21,6 +21,8 @@ _MOST_LEFT_OUT = 0.25
 """Of the source's words between the first and the last one quoted."""
 _LONGEST_LEFT_OUT = 6
 """Words left out at one place."""
+_LONGEST_CHANGED = 12
+"""Words of a quote, one after the other, that may be other than the source's."""
 _SHORTEST_RUN = 3
 _LEAST_RUN = 0.25
 """The longest undamaged run, of the quote's words."""
@@ -120,6 +122,8 @@ def _tight(runs: list[tuple[int, int, int]], source: list[int]) -> list[tuple[in
 
 def _unused(quoted: Sequence[str], source: Sequence[_Word], index: TokenIndex) -> int | None:
     """How many words between two runs the quote lacks; None where it has words there that are not the source's."""
+    if len(quoted) > _LONGEST_CHANGED or len(source) > _LONGEST_LEFT_OUT + _MOST_JOINED * len(quoted):
+        return None
     at = used = 0
     left = list(quoted)
     while left:
@@ -144,7 +148,9 @@ def _edge(quoted: Sequence[str], source: Sequence[_Word], index: TokenIndex) -> 
     """How many of the source's words at one end of the quote are its own, misspelt; None for other words."""
     if not quoted:
         return 0
-    if len(quoted) == len(source) and all(_misspelt(q, s, index) for q, s in zip(quoted, source, strict=True)):
+    if len(quoted) == len(source) <= _LONGEST_CHANGED and all(
+        _misspelt(q, s, index) for q, s in zip(quoted, source, strict=True)
+    ):
         return len(source)
     return 0 if all(is_harmless(word) for word in quoted) else None
 

@@ -67,7 +67,7 @@ class TokenIndex:
         import numpy as np
 
         self._numbers: dict[str, int] = {}
-        ids, starts, ends = array("q"), array("L"), array("L")
+        ids, starts, ends = array("I"), array("I"), array("I")
         numbers = self._numbers
         for token, start, end in tokens_of(text):
             ids.append(numbers.setdefault(token, len(numbers)))
@@ -78,7 +78,7 @@ class TokenIndex:
         numbered = np.array(ids, dtype=np.uint64)
         unspaced = np.array([is_unspaced(word[0]) for word in numbers], dtype=bool)
         keys = _keys(numbered, unspaced[numbered] if len(ids) else unspaced)
-        self._order = np.argsort(keys, kind="stable").astype(np.int64)
+        self._order = np.argsort(keys, kind="stable").astype(np.int32)
         self._keys = keys[self._order]
 
     def __len__(self) -> int:
@@ -138,7 +138,7 @@ class TokenIndex:
         left = _MOST_POSITIONS
         for seed_at in np.argsort(high - low, kind="stable").tolist():
             positions = self._order[low[seed_at] : min(high[seed_at], low[seed_at] + left)]
-            found.append(positions - shifts[seed_at])
+            found.append(positions.astype(np.int64) - shifts[seed_at])
             left -= len(positions)
             if left <= 0:
                 break

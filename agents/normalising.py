@@ -83,7 +83,7 @@ def normalised(text: str) -> Normalised:
     table, pieces = _folds(frozenset(chars))
     plain = text.translate(table)
     out: list[str] = []
-    at, source, alike = array("L"), array("L"), bytearray()
+    at, source, alike = array("I"), array("I"), bytearray()
     done = length = 0
 
     def begin(position: int, one_for_one: bool) -> None:

@@ -193,7 +193,7 @@ class QuoteVerifier:
             start = starts[-1 if last else 0]
             return start, start + len(part), 1.0
         words = [token.text for token in tokens_of(part)]
-        if word_count(words) < _FEWEST_WORDS:
+        if not _FEWEST_WORDS <= word_count(words) <= _MOST_WORDS:
             return None
         one = aligned(words, self._index, self._index.at(low), self._index.at(high), named=self._may_be_name)
         if one is None:
