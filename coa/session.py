@@ -150,10 +150,7 @@ class Session:
         return await self._run(document, _Wanted(None, "structure", strategy="outline", form=form))
 
     async def check(self, document: Document, statements: Sequence[str | Statement]) -> Answer:
-        """Whether `statements` are true of the document; `coa.graphs.check.checked_of` gives the labels one by one.
-
-        Raises: ConfigError where there is none; as `ask`.
-        """
+        """Whether `statements` are true; `coa.graphs.check.checked_of` gives the labels. Raises: as `ask`."""
         return await self._run(document, _Wanted(statements_to_text(statements), "check", strategy="check"))
 
     def outline(self, run_id: str) -> Outline:
