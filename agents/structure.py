@@ -79,7 +79,7 @@ class Structure:
 
     def __post_init__(self) -> None:
         placed = sorted(n for a in self.aspects for n in a.sentences())
-        if placed != list(range(self.n_sentences)):
+        if len(placed) != self.n_sentences or placed != list(range(self.n_sentences)):
             raise ValueError(f"{len(placed)} places for {self.n_sentences} sentences: {placed}")
 
     def walk(self) -> Iterator[Aspect]:

@@ -72,12 +72,10 @@ class StructureStore:
     def _read(self, chunk: Chunk, identity: str) -> Structure | None:
         try:
             raw = json.loads(self._path(chunk, identity).read_bytes())
-            structure = Structure.from_json(raw) if raw["format"] == _FORMAT else None
+            fits = raw["format"] == _FORMAT and raw["n_sentences"] == len(chunk.sentences)
+            return Structure.from_json(raw) if fits else None
         except (OSError, ValueError, TypeError, KeyError, RecursionError):
             return None
-        if structure is None or structure.n_sentences != len(chunk.sentences):
-            return None
-        return structure
 
     def _path(self, chunk: Chunk, identity: str) -> Path:
         key = structure_key(chunk, identity)
