@@ -167,6 +167,10 @@ def _session(settings: Mapping[str, Any], on_event: OnEvent | None, stop: StopSi
 
 
 async def open_document(source: Source, settings: Settings) -> Document:
+    """The document that `source` is or names, read in a worker process within the settings' limits.
+
+    Raises: DocumentError.
+    """
     if isinstance(source, Document):
         return source
     return await asyncio.to_thread(

@@ -246,6 +246,10 @@ class RunStore:
         if not path.exists():
             write_atomically(path, json.dumps(asdict(document), ensure_ascii=False))
 
+    def has_document(self, sha256: str) -> bool:
+        """Whether the document of that digest is stored."""
+        return self._document_path(sha256).is_file()
+
     def document(self, sha256: str) -> Document:
         """The stored document. Raises: StorageError."""
         return document_from_json(read_json(self._document_path(sha256)))

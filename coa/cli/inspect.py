@@ -12,7 +12,7 @@ from coa.cli.terminal import write_result
 
 if TYPE_CHECKING:
     from coa.inspection import Inspection
-    from coa.types import Document, LeftOut, Section, Span
+    from coa.types import LeftOut, Span
 
 __all__ = ["inspect"]
 
@@ -74,60 +74,13 @@ def inspect(
 def _shown(found: Inspection, *, as_json: bool, chapters: bool, chunks: bool) -> str:
     if as_json:
         from coa.cli.render import to_json
+        from coa.inspection_json import inspection_object
 
         return to_json(inspection_object(found))
     if chapters or chunks:
         rows = _section_rows(found) if chapters else _chunk_rows(found)
         return "".join("\t".join(row) + "\n" for row in rows)
     return _overview(found)
-
-
-def inspection_object(found: Inspection) -> dict[str, object]:
-    """The inspection as JSON."""
-    from coa.inspection import chapter_confidence, places_phrase
-
-    document = found.document
-    return {
-        "schema_version": 1,
-        "document": document.name,
-        "document_sha256": document.sha256,
-        "source_sha256": document.source_sha256,
-        "title": document.title,
-        "media_type": document.media_type,
-        "encoding": document.encoding,
-        "language": document.language,
-        "characters": found.characters,
-        "words": found.words,
-        "tokens": found.tokens,
-        "tokenizer": found.tokenizer,
-        "exact": found.exact,
-        "chunk_tokens": found.chunk_tokens,
-        "chapter_method": document.chapter_method,
-        "chapter_confidence": chapter_confidence(document),
-        "places": places_phrase(document),
-        "chapters": [
-            {
-                "title": share.section.title,
-                "kind": share.section.kind,
-                "level": share.section.level,
-                "number": share.section.number,
-                "start": share.section.span.start,
-                "end": share.section.span.end,
-                "words": share.words,
-                "ratio": round(share.ratio, 4),
-                "place": _place_object(document, share.section),
-            }
-            for share in found.sections
-        ],
-        "chunks": [
-            {"index": c.index, "start": c.span.start, "end": c.span.end, "tokens": c.n_tokens} for c in found.chunks
-        ],
-        "left_out": [
-            {"start": part.span.start, "end": part.span.end, "cause": part.cause, "detail": part.detail}
-            for part in found.left_out
-        ],
-        "warnings": list(document.warnings),
-    }
 
 
 def _overview(found: Inspection) -> str:
@@ -184,15 +137,6 @@ def _left_out_lines(parts: Sequence[LeftOut]) -> list[str]:
         else:
             lines += [f"{_offsets(part.span)}  {what}" for part in same]
     return lines
-
-
-def _place_object(document: Document, section: Section) -> dict[str, object] | None:
-    """Where the section begins in the source file; None where the source has no places."""
-    place = document.place_at(section.span.start)
-    if place is None:
-        return None
-    fields = ("page", "page_label", "item", "fragment", "paragraph")
-    return {name: value for name in fields if (value := getattr(place, name)) is not None}
 
 
 def _aligned(row: tuple[str, ...]) -> tuple[str, ...]:

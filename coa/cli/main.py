@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 import typer.main
 
-from coa.cli import ask, cache, configuration, doctor, graph, inspect, models, runs, structure
+from coa.cli import ask, cache, configuration, doctor, graph, inspect, models, runs, serve, structure
 from coa.cli.invocation import Invocation
 from coa.cli.options import expands_options
 from coa.cli.terminal import BROKEN_PIPE, INTERRUPTED, write_error, write_note
@@ -64,6 +64,7 @@ app.add_typer(models.app, name="models")
 app.add_typer(cache.app, name="cache")
 app.add_typer(configuration.app, name="config")
 app.command()(expands_options(doctor.doctor))
+app.command()(expands_options(serve.serve))
 
 
 def run(args: Sequence[str], invocation: Invocation | None = None) -> int:

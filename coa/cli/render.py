@@ -6,11 +6,12 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from coa.answer_json import SCHEMA_VERSION, answer_object, usage_object
 from coa.cli.terminal import paint, printable
 
 if TYPE_CHECKING:
     from coa.cli.api_types import PlanLike
-    from coa.types import Answer, Citation, CitationStatus, Usage
+    from coa.types import Answer, Citation, CitationStatus
 
 __all__ = [
     "SCHEMA_VERSION",
@@ -33,75 +34,10 @@ _STATUSES: dict[CitationStatus, str] = {
     "not_found": "not found",
 }
 
-SCHEMA_VERSION = 1
-"""Of the JSON objects; raised when a key goes or changes its meaning, not when one is added."""
-
 
 def to_json(value: object, *, compact: bool = False) -> str:
     """One JSON text with a line break at its end; `compact` keeps it on one line."""
     return json.dumps(value, ensure_ascii=False, indent=None if compact else 2) + "\n"
-
-
-def usage_object(usage: Usage) -> dict[str, object]:
-    """The `usage` key of an answer."""
-    return {
-        "calls": usage.calls,
-        "prompt_tokens": usage.prompt_tokens,
-        "cached_tokens": usage.cached_tokens,
-        "completion_tokens": usage.completion_tokens,
-        "cost_usd": usage.cost_usd,
-        "seconds": round(usage.seconds, 3),
-        "reasoning_tokens": usage.reasoning_tokens,
-        "reused": usage.reused,
-    }
-
-
-def answer_object(answer: Answer, *, language: str | None = None, notes: bool = False) -> dict[str, object]:
-    """The answer after design/cli.md; `ok` is true when every chunk was read."""
-    result: dict[str, object] = {
-        "schema_version": SCHEMA_VERSION,
-        "ok": answer.coverage.complete,
-        "run_id": answer.run_id,
-        "strategy": answer.strategy,
-        "model": answer.model,
-        "document": answer.document,
-        "document_sha256": answer.document_sha256,
-        "language": language,
-        "question": answer.question,
-        "answer": answer.text,
-        "citations": [_citation_object(citation) for citation in answer.citations],
-        "claims": [{"text": claim.text, "citations": list(claim.citations)} for claim in answer.claims],
-        "quotes_not_found": answer.quotes_not_found,
-        "verdict": answer.verdict,
-        "coverage": {
-            "chunks": answer.coverage.chunks,
-            "read": answer.coverage.read,
-            "skipped": [{"index": s.index, "cause": s.cause} for s in answer.coverage.skipped],
-            "unselected": answer.coverage.unselected,
-        },
-        "usage": usage_object(answer.usage),
-        "seconds": round(answer.seconds, 3),
-        "prompts": dict(answer.prompts),
-        "warnings": list(answer.warnings),
-    }
-    if notes:
-        result["notes"] = [
-            {"chunk": note.chunk, "text": note.text, "informative": note.informative} for note in answer.notes
-        ]
-    return result
-
-
-def _citation_object(citation: Citation) -> dict[str, object]:
-    return {
-        "quote": citation.quote,
-        "start": citation.start,
-        "end": citation.end,
-        "chapter": citation.chapter,
-        "page": citation.page,
-        "status": citation.status,
-        "origin": citation.origin,
-        "score": citation.score,
-    }
 
 
 def answer_text(answer: Answer, *, colour: bool = False, markdown: bool = False, notes: bool = False) -> str:
