@@ -44,7 +44,7 @@ _LIST = (
 )
 _BRACKETED = re.compile(rf"[\[(【（<]\s*(?:{_LABEL}\s*:?\s*)?({_LIST})\s*(?:[\])】）>]|$)", re.IGNORECASE)
 _LABELLED = re.compile(rf"\b{_LABEL}\s*[:#]?\s*({_LIST})\b", re.IGNORECASE)
-_AT_END = re.compile(rf"(?:[:–—-]|\s)\s*({_N}\s*(?:-|–|—|to)\s*{_N}(?:\s*,\s*{_N}(?:\s*[-–]\s*{_N})?)*)\s*\.?$")
+_AT_END = re.compile(rf"(?:^|[:–—-]|\s)\s*({_N}\s*(?:-|–|—|to)\s*{_N}(?:\s*,\s*{_N}(?:\s*[-–]\s*{_N})?)*)\s*\.?$")
 _ONE_RANGE = re.compile(rf"({_N})(?:\s*(?:-|–|—|~|to|through|bis|à|a|至)\s*({_N}))?", re.IGNORECASE)
 _MARKER = re.compile(r"^(\s*)(?:#{1,6}\s*)?(?:(\d{1,3}(?:\.\d{1,3}){0,4})[.):]?(?=\s|$)|([-*•–·]|[a-h][.)])(?=\s))\s*")
 _SCOPE_WORD = re.compile(

@@ -78,11 +78,11 @@ async def test_the_second_reply_is_asked_for_with_what_was_wrong(chunk: Chunk, l
     assert "could not be used" in second.tail
 
 
-@pytest.mark.parametrize("kinds", [{}, {"supports_schema": True}], ids=["lines", "schema"])
+@pytest.mark.parametrize("schema", [False, True], ids=["lines", "schema"])
 async def test_two_replies_of_no_use_give_the_plain_text_and_are_paid(
-    chunk: Chunk, limits: Limits, kinds: dict[str, bool]
+    chunk: Chunk, limits: Limits, schema: bool
 ) -> None:
-    model = ScriptedModel(respond=lambda *_: "no", **kinds)
+    model = ScriptedModel(respond=lambda *_: "no", supports_schema=schema)
     made = await Structurizer(model, limits, FULL).structurize(chunk)
     assert (made.how, made.structure.made_by, made.usage.calls) == ("fallback", "plain", 2)
     (only,) = made.structure.aspects

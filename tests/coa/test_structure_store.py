@@ -44,6 +44,11 @@ def test_a_key_is_of_the_text_its_sentences_and_the_maker_and_of_nothing_else() 
     assert len(keys) == 4
 
 
+def _overwrite(home: Path, content: bytes) -> None:
+    (file,) = home.rglob("*.json")
+    file.write_bytes(content)
+
+
 @pytest.mark.parametrize(
     "damage",
     [
@@ -60,17 +65,17 @@ def test_a_key_is_of_the_text_its_sentences_and_the_maker_and_of_nothing_else() 
         json.dumps({"format": 1, **STRUCTURE.to_json(), "aspects": None}).encode(),
         json.dumps({"format": 1, **STRUCTURE.to_json(), "made_by": "magic"}).encode(),
         json.dumps({"format": 1, **STRUCTURE.to_json(), "n_sentences": 10**12}).encode(),
+        json.dumps({"format": 1, **STRUCTURE.to_json()}).replace("[0, 3,", "[0, 1000000000000,").encode(),
     ],
     ids=["empty", "torn", "null", "list", "text", "binary", "deep", "newer", "too few", "none", "null aspects",
-         "maker", "absurd"],
+         "maker", "absurd", "absurd range"],
 )  # fmt: skip
 async def test_a_damaged_entry_counts_as_absent_and_is_made_anew(tmp_path: Path, damage: bytes) -> None:
     store = StructureStore(tmp_path)
     model = ScriptedModel([REPLY])
     structurizer = Structurizer(model, LIMITS, FULL)
     await store.put(CHUNK, structurizer.identity, STRUCTURE)
-    (file,) = tmp_path.rglob("*.json")
-    file.write_bytes(damage)
+    _overwrite(tmp_path, damage)
     assert await store.get(CHUNK, structurizer.identity) is None
     made = await StoredStructurizer(structurizer, store).structurize(CHUNK)
     assert (made.how, len(model.calls)) == ("strict", 1)

@@ -10,7 +10,7 @@ import pytest
 from coa.agents.aspect_choice import AspectChooser, fused, listed, ranked_by_words
 from coa.agents.aspect_pages import pages_of, translated
 from coa.agents.structure import Aspect, Description, Structure
-from coa.agents.structure_steps import structures_of
+from coa.agents.structure_steps import step_key, structures_of
 from coa.errors import ConfigError, ContentRefused
 from coa.events import ChunkRead
 from coa.graphs import ReadOptions
@@ -34,7 +34,9 @@ async def test_the_outline_graph_structures_every_chunk_and_answers_nothing(worl
     output = await run.run("outline")
     assert _structurizing(run.model) == len(run.model.calls) == run.n_chunks
     structures = structures_of(run.notes.all_steps())
-    assert [s.n_sentences for s in structures.values()] == [len(c.sentences) for c in run.plan.parts[0].chunks]
+    assert {key: s.n_sentences for key, s in structures.items()} == {
+        step_key(0, c.index): len(c.sentences) for c in run.plan.parts[0].chunks
+    }
     assert output["coverage"]["read"] == run.n_chunks
     assert output["citations"] == []
     assert output["answer"] == f"{run.n_chunks} aspects of {sum(s.n_sentences for s in structures.values())} sentences"
