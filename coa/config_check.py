@@ -12,7 +12,7 @@ from coa.config_sources import PROXY_KEYS, read_config_file
 from coa.errors import CoaError, ConfigError
 from coa.limits import FULL, SMALL
 from coa.llm.catalogue import catalogue_model
-from coa.llm.deployments import Deployment, ModelGroup, group_from_model_list
+from coa.llm.deployments import Deployment, ModelGroup, entries_for, group_from_model_list
 from coa.llm.gateway import Gateway, models_named
 from coa.llm.litellm_settings import call_settings, check_router_settings, fallback_groups
 from coa.llm.opening import OpenModel
@@ -179,8 +179,12 @@ def _wrong_names(settings: Settings, chosen: set[str]) -> Iterator[str]:
     named = {**({"model": settings.model} if "model" in chosen else {})}
     named |= {f"roles.{role}": name for role, name in settings.roles.items()}
     listed = {str(entry["model_name"]) for entry in settings.model_list}
+    aliases = settings.router_settings.get("model_group_alias")
+    known_otherwise = set(aliases) if isinstance(aliases, Mapping) else set()
     for where, name in named.items():
-        if name in listed or catalogue_model(name) is not None or "/" in name:
+        if entries_for(name, settings.model_list) in listed or name in known_otherwise or "/" in name:
+            continue
+        if catalogue_model(name) is not None:
             continue
         if not (settings.models_dir / f"{name}.gguf").is_file() and not Path(name).is_file():
             known = ", ".join(sorted(listed)) or "none"
@@ -193,7 +197,7 @@ def _wrong_fallbacks(settings: Settings) -> Iterator[str]:
     try:
         for name in sorted({*listed, settings.model}):
             for target in (*fallback_groups(router, name)[0], *fallback_groups(router, name)[1]):
-                if target not in listed:
+                if entries_for(target, settings.model_list) not in listed:
                     yield f"fallbacks of {name!r} name {target!r}, which is no group of model_list."
     except ConfigError as error:
         yield str(error)

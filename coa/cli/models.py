@@ -74,7 +74,22 @@ def _models(settings: Settings) -> list[dict[str, object]]:
     for name, local in installed.items():
         found.append(_entry(name, "installed", path=str(local.path), size_bytes=local.path.stat().st_size))
     groups = dict.fromkeys(str(model["model_name"]) for model in settings.model_list)
-    return found + [_entry(name, "configured") for name in groups]
+    return found + [_group(name, settings) for name in groups]
+
+
+def _group(name: str, settings: Settings) -> dict[str, object]:
+    """A group with the kinds of its deployments; what is wrong with it where it cannot be read."""
+    from coa.errors import ConfigError
+    from coa.llm.deployments import group_from_model_list
+
+    try:
+        group = group_from_model_list(name, settings.model_list)
+    except ConfigError as error:
+        return _entry(name, "configured", note=error.message)
+    deployments = group.deployments if group is not None else ()
+    kinds = ", ".join(dict.fromkeys("embedded" if d.embedded else d.kind for d in deployments))
+    note = f"{len(deployments)} deployments: {kinds}" if len(deployments) > 1 else kinds
+    return _entry(name, "configured", window=group.window if group is not None else None, note=note)
 
 
 def _entry(name: str, state: str, **known: object) -> dict[str, object]:

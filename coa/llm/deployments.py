@@ -25,7 +25,7 @@ from urllib.parse import urlsplit, urlunsplit
 from coa.errors import ConfigError
 from coa.llm.budget import Prices
 
-__all__ = ["Deployment", "DeploymentKind", "ModelGroup", "group_from_model_list"]
+__all__ = ["Deployment", "DeploymentKind", "ModelGroup", "entries_for", "group_from_model_list"]
 
 DeploymentKind = Literal["llama_server", "vllm", "sglang", "ollama", "hosted"]
 
@@ -160,28 +160,53 @@ class ModelGroup:
 def group_from_model_list(name: str, entries: Sequence[Mapping[str, object]]) -> ModelGroup | None:
     """The group `name` of a litellm proxy's model_list; None when no entry has that model_name.
 
-    Without a `kind` the provider in `litellm_params.model` decides; an "openai/" model with an api_base counts
-    as hosted, and as not sure.
+    An entry for "openai/*" stands for every name of that form for which there is no entry of its own; of several
+    such the longest counts. Without a `kind` the provider in `litellm_params.model` decides; an "openai/" model with
+    an api_base counts as hosted, and as not sure.
 
     Raises: ConfigError for entries without a model, with an unknown kind, with a window or a price that is no
     number, or with an id that another one has.
     """
     found: list[Deployment] = []
+    pattern = entries_for(name, entries)
     for at, entry in enumerate(entries):
-        if entry.get("model_name") != name:
+        if entry.get("model_name") != pattern:
             continue
-        where = f"model_list[{at}] ({name!r})"
+        where = f"model_list[{at}] ({pattern!r})"
         params = entry.get("litellm_params")
         if not isinstance(params, Mapping) or not isinstance(params.get("model"), str):
             raise ConfigError(f"{where} has no litellm_params.model.")
         info = entry.get("model_info") or {}
         if not isinstance(info, Mapping):
             raise ConfigError(f"{where}: model_info has to be a mapping.")
-        deployment = _deployment(f"{name}/{at}", where, dict(params), dict(info))
+        params = {**params, "model": _filled(str(params["model"]), str(pattern), name)}
+        deployment = _deployment(f"{name}/{at}", where, params, dict(info))
         if any(d.id == deployment.id for d in found):
             raise ConfigError(f"{where}: another deployment has the id {deployment.id!r} already.")
         found.append(deployment)
     return ModelGroup(name, tuple(found)) if found else None
+
+
+def entries_for(name: str, entries: Sequence[Mapping[str, object]]) -> str:
+    """The model_name of the entries that serve `name`: its own, or the longest one with a "*" that fits."""
+    names = [str(entry.get("model_name")) for entry in entries]
+    if name in names:
+        return name
+    matching = [n for n in names if n.count("*") == 1 and _star(n, name) is not None]
+    return max(matching, key=len, default=name)
+
+
+def _star(pattern: str, name: str) -> str | None:
+    """What the "*" of `pattern` stands for in `name`; None where they do not match."""
+    before, _, after = pattern.partition("*")
+    fits = len(name) > len(before) + len(after) and name.startswith(before) and name.endswith(after)
+    return name[len(before) : len(name) - len(after)] if fits else None
+
+
+def _filled(model: str, pattern: str, name: str) -> str:
+    """`model` with its "*" as in `name`; a model without one is meant as it stands."""
+    star = _star(pattern, name) if "*" in pattern else None
+    return model if star is None else model.replace("*", star, 1)
 
 
 def _deployment(default_id: str, where: str, params: dict[str, object], info: dict[str, object]) -> Deployment:

@@ -7,6 +7,7 @@ and a chat model is put together when the first call needs it.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Mapping
 from types import ModuleType
 
@@ -154,19 +155,17 @@ class Gateway:
         if self._litellm is not None and not self._litellm.done():
             await asyncio.wait([self._litellm])
         made, self._made = self._made, {}
-        for raw, outer in made.values():
-            close = getattr(outer, "close", None)
-            if outer is not raw and close is not None:
-                await close()
-            await raw.close()
-        if self.response_store is not None:
-            await self.response_store.close()
-        if self._shared is not None:
-            self._shared.release()
-            self._shared = None
-        for model in self.models.values():
-            close_counter(model.counter)
-        await asyncio.to_thread(self._engines.close)
+        async with contextlib.AsyncExitStack() as closing:  # one that cannot be closed leaves none of the others open
+            closing.push_async_callback(asyncio.to_thread, self._engines.close)
+            for model in self.models.values():
+                closing.callback(close_counter, model.counter)
+            shared, self._shared = self._shared, None
+            if shared is not None:
+                closing.callback(shared.release)
+            if self.response_store is not None:
+                closing.push_async_callback(self.response_store.close)
+            for raw, _ in made.values():
+                closing.push_async_callback(raw.close)
 
     async def _cost(self, model: OpenModel, prompt_tokens: int, completion_tokens: int) -> float | None:
         costs: list[float | None] = []

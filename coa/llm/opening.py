@@ -17,7 +17,7 @@ from coa.errors import ConfigError, ModelNotFound
 from coa.limits import FULL, SMALL, ReadingProfile
 from coa.llm.catalogue import CATALOGUE
 from coa.llm.counting import counter_for
-from coa.llm.deployments import Deployment, ModelGroup, group_from_model_list
+from coa.llm.deployments import Deployment, ModelGroup, entries_for, group_from_model_list
 from coa.llm.download import LocalModel, find_model
 from coa.llm.embedded import EmbeddedEngine
 from coa.llm.litellm_model import load_litellm
@@ -100,11 +100,8 @@ async def open_model(
 
     Raises: ModelNotFound for a name that nothing answers to, ConfigError, and what starting an engine raises.
     """
-    group = _configured(name, settings)
-    if group is None:
-        local = await asyncio.to_thread(find_model, name, models_dir=settings.models_dir)
-        group = _of_file(local, name) if local is not None else await _of_litellm(name, settings)
-    any_failure, too_long = fallback_groups(calls.router, name)
+    group = await _resolved(_without_alias(name, calls), settings)
+    any_failure, too_long = fallback_groups(calls.router, group.name)
     others = {other: _fallback(other, settings) for other in (*any_failure, *too_long)}
     opened = await asyncio.to_thread(_start_embedded, (group, *others.values()), settings, engines, on_stage)
     deployments = [d for each in opened.groups for d in each.deployments]
@@ -148,11 +145,27 @@ async def _put_together(opened: _Opened, settings: Settings, calls: CallSettings
     )
 
 
+async def _resolved(name: str, settings: Settings) -> ModelGroup:
+    """An entry of that very name, else a file that is there, else an entry whose "*" fits, else litellm."""
+    if all(entry["model_name"] != name for entry in settings.model_list):
+        local = await asyncio.to_thread(find_model, name, models_dir=settings.models_dir)
+        if local is not None:
+            return _of_file(local, name)
+    return _configured(name, settings) or await _of_litellm(name, settings)
+
+
+def _without_alias(name: str, calls: CallSettings) -> str:
+    """The group that router_settings' model_group_alias leads to from `name`; `name` where it leads nowhere."""
+    aliases = calls.router.get("model_group_alias")
+    target = aliases.get(name) if isinstance(aliases, Mapping) else None
+    target = target.get("model") if isinstance(target, Mapping) else target
+    return target if isinstance(target, str) else name
+
+
 def _configured(name: str, settings: Settings) -> ModelGroup | None:
     """The group of that name; only its own entries' variables have to be set."""
-    entries = [
-        resolve_environment(entry) if entry.get("model_name") == name else entry for entry in settings.model_list
-    ]
+    own = entries_for(name, settings.model_list)
+    entries = [resolve_environment(e) if e["model_name"] == own else e for e in settings.model_list]
     return group_from_model_list(name, entries)
 
 

@@ -78,8 +78,10 @@ async def ask_served(deployment: Deployment, *, wanted: int | None = None, verif
     address of its own is not asked anything.
     """
     root = deployment.root_url
-    if root is None or (deployment.kind == "hosted" and deployment.kind_is_sure):
+    if deployment.kind == "hosted" and (root is None or deployment.kind_is_sure):
         return Served(deployment.kind, answers=True)
+    if root is None:
+        return Served(deployment.kind, answers=False, problem="has no api_base")
     headers = {"Authorization": f"Bearer {deployment.api_key}"} if deployment.api_key else {}
     timeout = httpx.Timeout(_READ_TIMEOUT_S, connect=_CONNECT_TIMEOUT_S)
     # A proxy that is set for the outside cannot reach this machine.
@@ -122,7 +124,7 @@ class _Engine:
         if not deployment.kind_is_sure:
             kind = next((_OWNERS[o] for m in models if (o := str(m.get("owned_by"))) in _OWNERS), kind)
         entry, problem = self._own_entry(models)
-        if refused:
+        if refused and kind != "hosted":  # a hosted one may keep its list to itself and answer calls all the same
             problem = "refuses the key"
         # An adapter's entry may leave its window to the model that it is laid over.
         windows = [found for m in (entry, *models) if (found := _count(m.get("max_model_len"))) is not None]

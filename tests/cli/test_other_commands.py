@@ -158,7 +158,7 @@ def test_models_are_listed_with_size_licence_and_state(cli: Cli) -> None:
     assert rows["smollm2-135m"][:3] == ["135M", "98 MB", "to be pulled"]
     assert rows["smollm2-135m"][3].startswith("Apache-2.0 ")
     assert rows["own"][2] == "installed"
-    assert rows["reader"][2] == "configured"
+    assert rows["reader"][2:] == ["configured", "hosted"]
     listed = {model["name"]: model for model in json.loads(cli("models", "list", "--json").out)}
     assert listed["own"]["path"] == str(models / "own.gguf")
     assert len({tuple(sorted(model)) for model in listed.values()}) == 1

@@ -71,6 +71,46 @@ def test_grammars_need_every_deployment_to_obey_them_and_the_smallest_window_cou
     assert (alone.supports_grammar, alone.window) == (True, 8000)
 
 
+def test_an_entry_with_a_star_serves_every_name_of_its_form_that_has_none_of_its_own() -> None:
+    entries = [
+        _entry(m, name=n) for n, m in (("openai/*", "openai/*"), ("*", "hosted_vllm/*"), ("openai/a", "azure/a"))
+    ]
+    entries.append(_entry("anthropic/fixed", name="claude-*"))
+    served = {
+        name: [d.model for d in group.deployments] if (group := group_from_model_list(name, entries)) else None
+        for name in ("openai/a", "openai/b", "claude-x", "other")
+    }
+    assert served == {
+        "openai/a": ["azure/a"],
+        "openai/b": ["openai/b"],
+        "claude-x": ["anthropic/fixed"],
+        "other": ["hosted_vllm/other"],
+    }
+    assert group_from_model_list("claude-", entries[3:]) is None
+
+
+def test_two_deployments_of_one_group_cannot_have_one_id() -> None:
+    with pytest.raises(ConfigError, match="another deployment has the id 'x' already"):
+        group_from_model_list("g", [_entry(info={"id": "x"}), _entry(info={"id": "x"})])
+
+
+@pytest.mark.parametrize(
+    ("base_url", "model", "address", "shown"),
+    [
+        ("http://me:pw@host:1/v1/", "openai/x", "http://me:pw@host:1/v1", "http://host:1"),
+        (None, "ollama_chat/x", "http://localhost:11434", "http://localhost:11434"),
+        (None, "anthropic/x", None, "anthropic"),
+    ],
+)
+def test_addresses_are_litellms_own_where_none_is_given_and_shown_without_a_login(
+    monkeypatch: pytest.MonkeyPatch, base_url: str | None, model: str, address: str | None, shown: str
+) -> None:
+    monkeypatch.delenv("OLLAMA_API_BASE", raising=False)
+    group = group_from_model_list("g", [_entry(model, api_base=base_url)])
+    assert group is not None
+    assert (group.deployments[0].address, group.deployments[0].shown_address) == (address, shown)
+
+
 @pytest.mark.parametrize(
     ("entry", "part"),
     [
@@ -79,6 +119,7 @@ def test_grammars_need_every_deployment_to_obey_them_and_the_smallest_window_cou
         (_entry(info={"kind": "llama"}), "kind 'llama' is not one of llama_server, vllm"),
         (_entry(info={"max_input_tokens": "many"}), "max_input_tokens has to be a positive number"),
         (_entry(info={"max_input_tokens": 0}), "max_input_tokens has to be a positive number"),
+        (_entry(info={"tokenizer": 3}), "tokenizer has to be a path, 'server' or 'estimate'"),
         ({**_entry(), "model_info": [1]}, "model_info has to be a mapping"),
     ],
 )

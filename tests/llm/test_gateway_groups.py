@@ -166,6 +166,18 @@ async def test_the_group_for_prompts_that_are_too_long_bounds_nothing(
         await gateway.close()
 
 
+async def test_an_alias_of_the_router_leads_to_its_group(tmp_path: Path, server: FaultServer) -> None:
+    aliases = {"gpt": "readers", "other": {"model": "readers", "hidden": True}}
+    for alias in aliases:
+        settings = _settings(
+            tmp_path, _entry("readers", server.base_url), model=alias, router_settings={"model_group_alias": aliases}
+        )
+        gateway = await _opened(settings)
+        assert gateway.group.name == "readers"
+        assert (await (await gateway.chat_model()).complete(ASK, Decoding(5))).text == "Ada."
+        await gateway.close()
+
+
 async def test_a_fallback_that_is_no_group_is_told_before_the_first_call(tmp_path: Path, server: FaultServer) -> None:
     settings = _settings(
         tmp_path, _entry("readers", server.base_url), router_settings={"default_fallbacks": ["raeders"]}

@@ -157,6 +157,12 @@ async def test_replies_that_make_no_sense_leave_the_window_unknown(serve: Serve,
         assert (served.window, served.fingerprint) == (None, None), body
 
 
+async def test_an_engine_without_an_address_is_told_and_a_hosted_list_may_be_private(serve: Serve) -> None:
+    assert (await ask_served(Deployment("d", "sglang/x", "sglang"))).problem == "has no api_base"
+    private = await ask_served(_at(serve({"GET /v1/models": 403})))
+    assert private == Served("hosted", True)
+
+
 async def test_hosted_models_without_an_address_are_not_asked() -> None:
     assert await ask_served(Deployment("d", "openai/gpt-4o", "hosted")) == Served("hosted", True)
 
