@@ -16,7 +16,7 @@ from urllib.parse import urlsplit, urlunsplit
 from coa.cache.connection import connect_async
 from coa.config import Settings
 from coa.errors import CacheError
-from coa.llm.response_store import ENTRY_OVERHEAD, Dropped, ModelShare, StoreStats
+from coa.llm.response_store import ENTRY_OVERHEAD, Dropped, ModelShare, StoreSlow, StoreStats
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -28,6 +28,7 @@ _T = TypeVar("_T")
 _PREFIX = "coa:{responses}:1:"
 _TIMEOUT_S = 0.05
 _PATIENT_TIMEOUT_S = 5.0
+_CONNECT_TIMEOUT_S = 1.0
 _LIFETIME_S = 30 * 86_400
 _BATCH = 500
 
@@ -134,7 +135,7 @@ class RedisResponses:
         Raises: CacheError for a bad address.
         """
         self._url = url
-        self._connect = connect or (lambda: connect_async(url, timeout_s=timeout_s))
+        self._connect = connect or (lambda: connect_async(url, timeout_s=max(timeout_s, _CONNECT_TIMEOUT_S)))
         self._connect()  # a bad address is told here
         self._max_bytes = max_bytes
         self._lifetime_s = max(1, int(lifetime_s))
@@ -142,6 +143,8 @@ class RedisResponses:
         self._clock = clock
         self._client: Redis | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._lock = asyncio.Lock()
+        self._connecting: asyncio.Task[None] | None = None
         self._tables = [f"{_PREFIX}{name}" for name in ("used", "held", "bytes", "hits")]
 
     async def get(self, key: str) -> bytes | None:
@@ -190,7 +193,11 @@ class RedisResponses:
     async def close(self) -> None:
         """See `ResponseStore`."""
         client, self._client = self._client, None
+        connecting, self._connecting = self._connecting, None
         if client is not None and self._loop is asyncio.get_running_loop():
+            if connecting is not None:
+                connecting.cancel()
+                await asyncio.wait([connecting])
             await client.aclose()
 
     async def _run(self, script: str, keys: list[str], told: list[Any]) -> Any:
@@ -202,16 +209,34 @@ class RedisResponses:
     async def _answer(self, ask: Callable[[Redis], Awaitable[_T]], timeout_s: float | None) -> _T:
         from redis.exceptions import RedisError
 
-        loop = asyncio.get_running_loop()
-        if self._client is None or self._loop is not loop:  # connections belong to the loop that they were made in
-            self._client, self._loop = self._connect(), loop
         try:
             async with asyncio.timeout(timeout_s):
-                return await ask(self._client)
+                client, lock = await self._connected()
+                async with lock:  # one connection: another would have to be made while a call waits
+                    return await ask(client)
         except TimeoutError as error:
-            raise CacheError("Redis did not answer in time.", hint=_HINT) from error
+            if self._connecting is not None and self._connecting.done():
+                self._connecting = None  # what was cut off in the middle is closed
+            raise StoreSlow("Redis did not answer in time.", hint=_HINT) from error
         except (RedisError, OSError) as error:
+            self._connecting = None
             raise CacheError(f"Redis does not answer ({type(error).__name__}).", hint=_HINT) from error
+
+    async def _connected(self) -> tuple[Redis, asyncio.Lock]:
+        """The client with a connection; it is made apart from the call that first waits for it, and not given up
+        with it."""
+        loop = asyncio.get_running_loop()
+        if self._client is None or self._loop is not loop:  # connections belong to the loop that they were made in
+            self._client, self._loop, self._lock, self._connecting = self._connect(), loop, asyncio.Lock(), None
+        if self._connecting is None:
+            self._connecting = loop.create_task(_pinged(self._client))
+            self._connecting.add_done_callback(lambda task: task.cancelled() or task.exception())  # maybe nobody waits
+        await asyncio.shield(self._connecting)
+        return self._client, self._lock
+
+
+async def _pinged(client: Redis) -> None:
+    await client.ping()
 
 
 _HINT = "Check COA_REDIS_URL; coa goes on without it."

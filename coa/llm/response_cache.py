@@ -25,7 +25,7 @@ from coa.llm.chat import ChatModel, Completion, Decoding, OnText
 from coa.llm.deployments import Deployment, ModelGroup
 from coa.llm.download import LocalModel
 from coa.llm.litellm_clients import on_loopback
-from coa.llm.response_store import ResponseStore
+from coa.llm.response_store import ResponseStore, StoreSlow
 from coa.llm.served import Served
 from coa.reading import Prompt
 from coa.secrets import hides_all
@@ -35,8 +35,9 @@ __all__ = ["CachedModel", "Weights", "group_identity", "response_key", "weights_
 
 _FORMAT = 1
 """Part of every key: raised when what a stored reply means changes."""
-_RETRY_S = 30.0
-"""How long a store that failed is left alone."""
+_RETRY_S = 1.0
+_MAX_RETRY_S = 30.0
+"""How long a store that failed is left alone, at first and at last; doubled from one failure to the next."""
 _MAX_REPLY_BYTES = 4_000_000
 
 
@@ -81,7 +82,8 @@ class CachedModel:
         self._identifying = asyncio.Lock()
         self._asking: dict[str, asyncio.Future[Completion]] = {}
         self._down_until = float("-inf")
-        self._down = False
+        self._failures = 0
+        self._told = False
 
     @property
     def supports_grammar(self) -> bool:
@@ -158,7 +160,7 @@ class CachedModel:
         except CacheError as error:
             self._failed(error)
             return None
-        self._down = False
+        self._works()
         return None if found is None else _unpacked(found)
 
     async def _keep(self, key: str, completion: Completion) -> None:
@@ -171,10 +173,16 @@ class CachedModel:
             self._failed(error)
 
     def _failed(self, error: CacheError) -> None:
-        self._down_until = self._clock() + _RETRY_S
-        if not self._down and self._on_trouble is not None:
+        self._failures += 1
+        self._down_until = self._clock() + min(_MAX_RETRY_S, _RETRY_S * 2 ** min(self._failures - 1, 10))
+        if self._told or (self._failures == 1 and isinstance(error, StoreSlow)):
+            return
+        self._told = True
+        if self._on_trouble is not None:
             self._on_trouble(f"replies are not kept: {error.message}")
-        self._down = True
+
+    def _works(self) -> None:
+        self._failures, self._told = 0, False
 
 
 def response_key(identity: str, prompt: Prompt, decoding: Decoding) -> str:

@@ -12,7 +12,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
-__all__ = ["ENTRY_OVERHEAD", "Dropped", "InMemoryResponses", "ModelShare", "ResponseStore", "StoreStats"]
+from coa.errors import CacheError
+
+__all__ = ["ENTRY_OVERHEAD", "Dropped", "InMemoryResponses", "ModelShare", "ResponseStore", "StoreSlow", "StoreStats"]
 
 ENTRY_OVERHEAD = 200
 """Bytes that an entry is counted with beside its reply: key, times and index."""
@@ -48,6 +50,10 @@ class Dropped(NamedTuple):
 
     entries: int
     bytes: int
+
+
+class StoreSlow(CacheError):
+    """A store did not answer in time, as happens on a busy machine as well; the next time it may."""
 
 
 class ResponseStore(Protocol):

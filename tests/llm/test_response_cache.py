@@ -300,6 +300,20 @@ async def test_a_broken_store_costs_one_warning_and_no_call() -> None:
     assert "the disk is full" in told[0]
 
 
+async def test_a_store_that_goes_on_failing_is_asked_less_and_less_often() -> None:
+    now = [0.0]
+    store = Broken()
+    model = cached(ScriptedModel(respond=lambda *_: completion()), store, clock=lambda: now[0])
+    asked_at = []
+    for second in range(120):
+        now[0] = float(second)
+        before = store.asked
+        await model.complete(PROMPT, GREEDY)
+        if store.asked > before:
+            asked_at.append(second)
+    assert asked_at == [0, 1, 3, 7, 15, 31, 61, 91]
+
+
 async def test_a_stored_reply_that_is_damaged_is_asked_for_again() -> None:
     store = InMemoryResponses(100_000)
     scripted = ScriptedModel(respond=lambda *_: completion())
