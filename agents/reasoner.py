@@ -71,6 +71,8 @@ class ReasonerReply(NamedTuple):
     """True when the answer was cut off at the token cap."""
     left_out: int = 0
     """Lines of evidence that did not fit into the window, the least relevant ones."""
+    candidates: tuple[Reference, ...] = ()
+    """The sentences that code weighed, best first; empty where a model named those of its answer."""
 
 
 @runtime_checkable
@@ -216,6 +218,7 @@ class ExtractiveReasoner:
             verdict="answered" if kept else "not_in_text",
             usage=usage.merged(reply.usage),
             truncated=reply.truncated,
+            candidates=tuple(q.reference for q in sorted(kept, key=lambda q: -q.score)),
         )
 
     def demand(self, query: str) -> Demand:

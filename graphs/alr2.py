@@ -19,18 +19,19 @@ from langgraph.runtime import Runtime
 from langgraph.types import interrupt
 
 from coa.agents.evidence import EvidenceLine, Selected, verified
-from coa.agents.reasoner import ReasonerReply, Reasoning
+from coa.agents.reasoner import Reasoning
 from coa.agents.references import Reference
 from coa.agents.retriever import Retrieving
 from coa.errors import ConfigError
-from coa.events import AnswerStarted, AnswerToken, ChunkRead, ChunkSkipped, ChunkStarted, EvidenceFound, WarningRaised
+from coa.events import ChunkRead, ChunkSkipped, ChunkStarted, EvidenceFound, WarningRaised
 from coa.graphs.citing import add_citing, started
 from coa.graphs.context import ReadContext
 from coa.graphs.estimates import Estimate, Forecast, added, chain_estimate
+from coa.graphs.reasoning import ask_reasoner, keep_answer, short_id
 from coa.graphs.selecting import chosen_chunks, n_chosen, selection_key
 from coa.graphs.state import ReadInput, ReadOutput, ReadState
 from coa.graphs.steps import PlannedStep, Refusal, StepReply, take_steps
-from coa.runs import PartAnswer, StoredStep
+from coa.runs import StoredStep
 from coa.types import Chunk
 
 __all__ = ["Alr2Graph", "Alr2State", "alr2_estimate", "build_alr2", "reason", "retrieve", "review", "verify"]
@@ -192,7 +193,7 @@ async def review(state: Alr2State, runtime: Runtime[ReadContext]) -> dict[str, o
     stored = await context.notes.step(key)
     if stored is None:
         shown = [
-            {"ids": [_id(r) for r in line.references], "text": line.text, "chapter": line.chapter}
+            {"ids": [short_id(r) for r in line.references], "text": line.text, "chapter": line.chapter}
             for line in _lines(context, state, state["evidence"])
         ]
         told = interrupt({"question": state["question"], "query": state["query"], "evidence": shown})
@@ -200,7 +201,7 @@ async def review(state: Alr2State, runtime: Runtime[ReadContext]) -> dict[str, o
         await context.notes.add_step(stored)
     struck = set(stored.payload["struck"])
     kept = [e for e in state["evidence"] if f"{e[0]}.{e[1]}" not in struck]
-    unknown = struck - {_id(r) for line in _lines(context, state, state["evidence"]) for r in line.references}
+    unknown = struck - {short_id(r) for line in _lines(context, state, state["evidence"]) for r in line.references}
     if unknown:
         runtime.stream_writer(WarningRaised(f"there is no evidence {', '.join(sorted(unknown))} to strike out."))
     return {"evidence": kept, "struck": sorted({*state.get("struck", []), *struck})}
@@ -221,33 +222,18 @@ async def reason(
     question = state["question"] or ""
     lines = _lines(context, state, state["evidence"])
     last = again is not None or not await _may_go_on(state, context, agent, question)
-    reply = await _reasoned(runtime, agent, question, lines, last=last)
+    reply = await ask_reasoner(runtime, agent, question, lines, last=last)
     if not reply.text and not last:
         await context.notes.add_step(StoredStep(key, {"query": reply.rewritten_query}, reply.usage))
         if reply.rewritten_query:
             return _next_round(state, reply.rewritten_query)
-        reply = await _reasoned(runtime, agent, question, lines, last=True)  # it wants more, and cannot say what
-    await context.notes.add_answer(part, PartAnswer(reply.text, reply.truncated, reply.usage, reply.verdict))
-    sides = [[_id(r) for r in side] for side in reply.conflicts]
-    verdict = {"verdict": reply.verdict, "conflicts": sides, "left_out": reply.left_out, "rounds": round_}
-    await context.notes.add_step(StoredStep(f"verdict/{part}", verdict))
+        reply = await ask_reasoner(runtime, agent, question, lines, last=True)  # it wants more, and cannot say what
+    await keep_answer(context.notes, part, reply, rounds=round_)
     changed = _next_part(state, context)
     if reply.left_out:
         told = f"{reply.left_out} of {len(lines)} pieces of evidence did not fit into the window, the least relevant."
         changed["warnings"] = [*state.get("warnings", []), told]
     return changed
-
-
-async def _reasoned(
-    runtime: Runtime[ReadContext], agent: Reasoning, question: str, lines: Sequence[EvidenceLine], *, last: bool
-) -> ReasonerReply:
-    context = runtime.context
-    runtime.stream_writer(AnswerStarted())
-    reply = await context.calling(
-        agent.reason(question, lines, last_round=last, on_text=lambda piece: runtime.stream_writer(AnswerToken(piece)))
-    )
-    context.spent = context.spent.merged(reply.usage)
-    return reply
 
 
 async def _may_go_on(state: Alr2State, context: ReadContext, agent: Reasoning, question: str) -> bool:
@@ -329,10 +315,6 @@ def _selection(evidence: Sequence[EvidenceState]) -> list[Selected]:
 def _struck(state: Alr2State) -> set[Reference]:
     found = (_ID.fullmatch(struck) for struck in state.get("struck", []))
     return {Reference(int(m.group(1)), int(m.group(2))) for m in found if m is not None}
-
-
-def _id(reference: Reference) -> str:
-    return f"{reference.chunk}.{reference.sentence}"
 
 
 def _lines(context: ReadContext, state: Alr2State, evidence: Sequence[EvidenceState]) -> tuple[EvidenceLine, ...]:

@@ -13,6 +13,7 @@ from langgraph.runtime import Runtime
 from coa.agents import Grounding, QuoteVerifier, Reference, ground, quotes_of
 from coa.agents.nothing_found import is_nothing_found
 from coa.graphs.context import ReadContext
+from coa.graphs.reasoning import candidates_of
 from coa.graphs.state import (
     STATE_VERSION,
     CitationState,
@@ -118,10 +119,11 @@ def _grounded(
 
 
 def _candidates(context: ReadContext, part: int) -> list[Reference]:
-    """The sentences of the last unit of each of the part's chains, best first."""
+    """The sentences of the last unit of each of the part's chains, best first; else those that a reasoner weighed."""
     last = {n.path: n for n in context.notes.all_notes() if n.part == part}
     kept = [q for n in last.values() for q in quotes_of(CommunicationUnit(n.text, n.unit_chunk))]
-    return list(dict.fromkeys(q.reference for q in sorted(kept, key=lambda q: -q.score)))
+    quoted = [q.reference for q in sorted(kept, key=lambda q: -q.score)]
+    return list(dict.fromkeys([*quoted, *candidates_of(context.notes, part)]))
 
 
 def _doubts(answer: PartAnswer, grounding: Grounding, title: str | None) -> list[str]:

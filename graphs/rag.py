@@ -18,12 +18,13 @@ from coa.agents.preselection import PassageRanker, passages_of
 from coa.agents.reasoner import Reasoning
 from coa.agents.references import Reference
 from coa.errors import ConfigError
-from coa.events import AnswerStarted, AnswerToken, EvidenceFound
+from coa.events import EvidenceFound
 from coa.graphs.citing import add_citing, started
 from coa.graphs.context import ReadContext
 from coa.graphs.estimates import Estimate, Forecast, chain_estimate
+from coa.graphs.reasoning import ask_reasoner, keep_answer
 from coa.graphs.state import ReadInput, ReadOutput, ReadState
-from coa.runs import PartAnswer, StoredStep
+from coa.runs import StoredStep
 from coa.types import Chunk, Document
 
 __all__ = ["RagGraph", "build_rag", "rag_estimate"]
@@ -54,18 +55,8 @@ def build_rag(*, reasoner: Reasoning | None = None) -> RagGraph:
                 raise RuntimeError("`answer` ran before `rank`")
             agent = reasoner or context.agent("reasoner", Reasoning)
             lines = _lines(context.parts[part].chunks, stored.payload["passages"], context.document)
-            runtime.stream_writer(AnswerStarted())
-            reply = await context.calling(
-                agent.reason(
-                    state["question"] or "",
-                    lines,
-                    last_round=True,
-                    on_text=lambda piece: runtime.stream_writer(AnswerToken(piece)),
-                )
-            )
-            context.spent = context.spent.merged(reply.usage)
-            written = PartAnswer(reply.text, reply.truncated, reply.usage, reply.verdict)
-            await context.notes.add_answer(part, written)
+            reply = await ask_reasoner(runtime, agent, state["question"] or "", lines, last=True)
+            await keep_answer(context.notes, part, reply)
         return {"part": part + 1}
 
     graph: RagGraph = StateGraph(

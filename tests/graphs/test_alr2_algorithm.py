@@ -451,7 +451,8 @@ async def test_code_retrieves_for_a_model_that_cannot(run: Run) -> None:
     run.small, run.options = True, ReadOptions(quotes=True)
     model = ScriptedModel(respond=lambda *_: "from its nail")
     output = await run(model, question="From where did Ada take the brass key?")
-    assert _quotes(output) == ["Ada took the brass key from its nail."]
+    assert _quotes(output)[0] == "Ada took the brass key from its nail."
+    assert set(_quotes(output)) <= {sentence for sentences in BOOK for sentence in sentences}
     assert output["coverage"]["read"] == 4
     assert all(call.prompt.prefix == "" for call in model.calls)
 
