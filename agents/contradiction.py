@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple
 
 from coa.agents.quantities import Token, tokens_of
 
-__all__ = ["DENIALS", "Clash", "ClashKind", "clash", "may_differ", "said_in_order"]
+__all__ = ["DENIALS", "Clash", "ClashKind", "clash", "may_differ", "said_in_order", "stretch_of"]
 
 ClashKind = Literal["number", "denial", "opposite"]
 
@@ -140,6 +140,19 @@ def clash(statement: str, other: str, *, both_ways: bool = False) -> Clash | Non
     return _number(one, two, window) or _opposite(one, two, window) or _denial(one, two, window)
 
 
+def stretch_of(statement: str, other: str) -> Sequence[Token]:
+    """The words of `other` from the clause where the first of `statement`'s words of content stands to that of the last,
+    where they stand closest together; all of them where it holds fewer than two."""
+    tokens, others = tokens_of(statement), tokens_of(other)
+    shared = frozenset(t.word for t in tokens) & {t.word for t in others}
+    said = _Said(others, shared)
+    window = _window(said, _Said(tokens, shared).anchors())
+    if window is None:
+        return others
+    start, end = _around(window, said, _CLAUSE, before=_CLAUSE)
+    return others[start:end]
+
+
 def said_in_order(statement: str, other: str) -> float:
     """Share of `statement`'s content words that stand in `other` in the same order, 0..1; 0 without any.
 
@@ -186,10 +199,10 @@ def _window(said: _Said, anchors: set[str]) -> tuple[int, int] | None:
     return best
 
 
-def _around(window: tuple[int, int], said: _Said, after: int) -> tuple[int, int]:
-    """`window` with up to `after` of the words next to it, as far as its clause goes."""
+def _around(window: tuple[int, int], said: _Said, after: int, before: int = _BEFORE) -> tuple[int, int]:
+    """`window` with up to so many of the words next to it, as far as its clauses go."""
     start, end = window
-    while start > max(0, window[0] - _BEFORE) and not said.tokens[start - 1].ends_clause:
+    while start > max(0, window[0] - before) and not said.tokens[start - 1].ends_clause:
         start -= 1
     while end < min(len(said.tokens), window[1] + after) and not said.tokens[end - 1].ends_clause:
         end += 1

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from coa.agents.checker import CheckReport
-from coa.agents.contradiction import DENIALS, clash, may_differ, said_in_order
+from coa.agents.contradiction import DENIALS, clash, may_differ, said_in_order, stretch_of
 from coa.agents.evidence import EvidenceLine
 from coa.agents.lexical import SentenceRanker, content_words
 from coa.agents.quantities import Token, tokens_of
@@ -48,6 +49,9 @@ class LexicalChecker:
 
     async def check(self, statement: str, evidence: Sequence[EvidenceLine]) -> CheckReport:
         """Whether `statement` is true by the words of `evidence`."""
+        return await asyncio.to_thread(self._check, statement, evidence)
+
+    def _check(self, statement: str, evidence: Sequence[EvidenceLine]) -> CheckReport:
         words = tokens_of(statement)
         if len({t.stem for t in words if t.content}) < _LEAST_WORDS:
             return CheckReport("not_in_text", (), "it has too few words to be found by them", Usage())
@@ -64,9 +68,10 @@ class LexicalChecker:
         if against is not None:
             return against
         share = max((self._held(words, r.words) for r in readings), default=0.0)
-        return CheckReport(
-            "not_in_text", (), f"no sentence says it in its words (the nearest holds {share:.0%} of them)", Usage()
-        )
+        reason = f"no sentence says it in its words (the nearest holds {share:.0%} of them)"
+        if share == 1.0:
+            reason = "its words stand together, but the text does not clearly say so"
+        return CheckReport("not_in_text", (), reason, Usage())
 
     def demand(self, statement: str) -> Demand:
         """Nothing."""
@@ -108,11 +113,12 @@ def _bears_out(statement: str, words: Sequence[Token], reading: _Reading) -> boo
         return False
     if reading.text.rstrip("\"'”’»」』) ").endswith(("?", "？")):
         return False
-    denials = [_count(words, DENIALS), _count(reading.words, DENIALS)]
+    near = stretch_of(statement, reading.text)
+    denials = [_count(words, DENIALS), _count(near, DENIALS)]
     # Of two sentences it does not show which of them is denied.
     if denials[0] != denials[1] or (denials[0] and len(reading.references) > 1):
         return False
-    if _count(reading.words, _OPEN) > _count(words, _OPEN) or said_in_order(statement, reading.text) < _LEAST_IN_ORDER:
+    if _count(near, _OPEN) > _count(words, _OPEN) or said_in_order(statement, reading.text) < _LEAST_IN_ORDER:
         return False
     names = {m.group().casefold() for m in _CAPITALISED.finditer(statement) if m.start() or content_words(m.group())}
     if not _is_within(_telling(words, names), _telling(reading.words, names)):

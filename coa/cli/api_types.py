@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Literal, Protocol
 
+from coa.agents.statements import Statement
 from coa.config import Settings
 from coa.events import Event
 from coa.types import Answer, Document
@@ -109,6 +110,7 @@ class SessionLike(Protocol):
         language: str = "auto",
     ) -> Answer: ...
     async def structure(self, document: Document, *, form: Literal["ids", "free"] = "ids") -> Answer: ...
+    async def check(self, document: Document, statements: Sequence[str | Statement]) -> Answer: ...
     async def resume(self, run_id: str, *, review: object = None) -> Answer: ...
     async def plan(
         self,

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 import typer.main
 
-from coa.cli import ask, cache, configuration, doctor, graph, inspect, models, runs, serve, structure
+from coa.cli import ask, cache, check, configuration, doctor, graph, inspect, models, runs, serve, structure
 from coa.cli.invocation import Invocation
 from coa.cli.options import expands_options
 from coa.cli.terminal import BROKEN_PIPE, INTERRUPTED, write_error, write_note
@@ -56,6 +56,7 @@ def _root(
 app.command()(expands_options(ask.ask))
 app.command()(expands_options(ask.summarize))
 app.command()(expands_options(structure.structure))
+app.command()(expands_options(check.check))
 app.command(name="inspect")(expands_options(inspect.inspect))
 app.command()(expands_options(ask.resume))
 app.add_typer(runs.app, name="runs")

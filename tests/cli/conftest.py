@@ -13,6 +13,7 @@ from typing import Any, Literal, NamedTuple, Self
 
 import pytest
 
+from coa.agents.statements import Statement
 from coa.cli.invocation import Invocation
 from coa.cli.main import run
 from coa.config import Settings
@@ -143,6 +144,9 @@ class FakeSession:
         language: str = "auto",
     ) -> Answer:
         return self._outcome("summarize", (words, per, language))
+
+    async def check(self, document: Document, statements: Sequence[str | Statement]) -> Answer:
+        return self._outcome("check", tuple(statements))
 
     async def resume(self, run_id: str, *, review: object = None) -> Answer:
         told = () if review is None else (review,)
