@@ -21,6 +21,7 @@ from coa.llm.opening import OpenModel
 from coa.llm.prices import prices_of
 from coa.llm.probes import probe_prefix, probe_schema, probe_stream
 from coa.llm.response_file import FileResponses, responses_file
+from coa.llm.response_store import ResponseStore
 from coa.planning import limits_for
 
 __all__ = ["Check", "diagnose", "test_model"]
@@ -133,19 +134,25 @@ def _redis(url: str | None) -> list[Check]:
 
 
 async def _kept_replies(settings: Settings) -> list[Check]:
+    """What is kept where this configuration keeps it: at Redis where there is one, else in coa's folder."""
+    from coa.cache.responses import responses_for
+
     if not settings.response_cache:
         return [Check("kept replies", "ok", "off")]
-    store = FileResponses(responses_file(settings.home), settings.response_cache_bytes)
+    file = FileResponses(responses_file(settings.home), settings.response_cache_bytes)
+    store: ResponseStore = file
     try:
-        if not store.path.exists():
+        store = responses_for(settings, patient=True) or file
+        if store is file and not file.path.exists():
             return [Check("kept replies", "ok", f"none yet, up to {_size(settings.response_cache_bytes)}")]
-        total = (await store.stats()).total
+        stats = await store.stats()
     except CoaError as error:
         return [Check("kept replies", "warn", str(error))]
     finally:
         await store.close()
+    total = stats.total
     held = f"{total.entries} replies, {_size(total.bytes)} of {_size(settings.response_cache_bytes)}"
-    return [Check("kept replies", "ok", f"{held}, used {total.hits} times")]
+    return [Check("kept replies", "ok", f"{held}, used {total.hits} times, in {stats.place}")]
 
 
 async def _model(gateway: Gateway, model: OpenModel, settings: Settings, roles: list[str]) -> list[Check]:
