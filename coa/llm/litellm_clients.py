@@ -36,6 +36,7 @@ _LOOPBACK = ("127.0.0.1", "localhost")
 class _Loop:
     n_open: int
     before: frozenset[str]
+    session_before: object
 
 
 _one_try: ContextVar[bool] = ContextVar("coa_one_try", default=False)
@@ -104,10 +105,11 @@ class ClientLease:
 
     def __init__(self, litellm: ModuleType) -> None:
         """Has to be made on the event loop that calls are made on."""
+        self._litellm = litellm
         self._clients: dict[str, Any] = getattr(litellm.in_memory_llm_clients_cache, "cache_dict", {})
         self._loop = asyncio.get_running_loop()
         self._released = False
-        shared = _loops.setdefault(self._loop, _Loop(0, frozenset(self._of_loop())))
+        shared = _loops.setdefault(self._loop, _Loop(0, frozenset(self._of_loop()), self._module_session()))
         shared.n_open += 1
 
     async def release(self) -> None:
@@ -123,7 +125,16 @@ class ClientLease:
         for key in self._of_loop():
             if key not in shared.before:
                 await _close(self._clients.pop(key, None))
+        session = self._module_session()
+        if session is not None and session is not shared.session_before:
+            await _close(session)  # its client makes a new one when it is used again
         await asyncio.sleep(0)  # a socket's transport ends one turn of the loop after its session
+
+    def _module_session(self) -> object | None:
+        """The connections of this loop behind litellm's one client for all that it keeps no client for."""
+        client = vars(self._litellm).get("module_level_aclient")
+        session = getattr(getattr(getattr(client, "client", None), "_transport", None), "client", None)
+        return session if getattr(session, "_loop", None) is self._loop else None
 
     def _of_loop(self) -> list[str]:
         return [key for key in self._clients if str(key).endswith(f"-{id(self._loop)}")]

@@ -12,7 +12,15 @@ from coa.llm.deployments import Deployment, ModelGroup
 from coa.llm.pacing import Deadline
 from coa.reading import Prompt
 
-__all__ = ["deadline_for", "enforces_schema", "engine_body", "litellm_entry", "own_timeout", "request_for"]
+__all__ = [
+    "deadline_for",
+    "enforces_schema",
+    "engine_body",
+    "list_ollama_models",
+    "litellm_entry",
+    "own_timeout",
+    "request_for",
+]
 
 # A slow laptop reads about 20 tokens a second and writes 2; the timeout is for hung servers, not for slow ones.
 _SLOW_READING = 20.0
@@ -101,6 +109,18 @@ def own_timeout(deployment: Deployment, *, stream: bool) -> float | None:
     except ValueError:
         return None
     return seconds if 0 < seconds < math.inf else None
+
+
+def list_ollama_models(litellm: ModuleType, deployments: Iterable[Deployment]) -> None:
+    """Enters models of Ollama into litellm's list, free of charge.
+
+    Of those that it lacks it asks the server after each call, and holds up the event loop while it waits.
+    """
+    for deployment in deployments:
+        if deployment.provider in {"ollama", "ollama_chat"}:
+            entry = {"litellm_provider": deployment.provider, "mode": "chat"}
+            prices = {"input_cost_per_token": 0.0, "output_cost_per_token": 0.0}
+            litellm.model_cost.setdefault(deployment.model, {**entry, **prices})
 
 
 def enforces_schema(deployments: Iterable[Deployment], litellm: ModuleType) -> bool:

@@ -36,7 +36,9 @@ _MEANINGLESS_ALONE = frozenset(
     }
 )
 _ROUTER_ONLY = frozenset({"weight", "order", "cooldown_time", "tags"})
+# litellm tells how long a cooldown is, not how much of it is left.
 _COOLDOWN_STEP_S = 1.0
+_LONGEST_STEP_S = 5.0
 _LONGEST_COOLDOWN_S = 600.0
 
 _admission: ContextVar[Admission | None] = ContextVar("coa_admission", default=None)
@@ -140,7 +142,7 @@ class RouterRoute:
                     raise  # with fallbacks there were calls: the next try is a retry
                 if waited > min(1.5 * cooldown_s + 5.0, _LONGEST_COOLDOWN_S):
                     raise
-            step = _COOLDOWN_STEP_S * random.uniform(0.5, 1.0)
+            step = min(_COOLDOWN_STEP_S + waited / 10, _LONGEST_STEP_S) * random.uniform(0.5, 1.0)
             waited += step
             await self._sleep(step)
 

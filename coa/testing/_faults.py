@@ -13,6 +13,7 @@ __all__ = ["FaultKind", "Faults"]
 
 FaultKind = Literal[
     "400-context",  # the prompt is said not to fit: OpenAI's code context_length_exceeded
+    "400-policy",  # the prompt is refused: OpenAI's code content_policy_violation
     "401",
     "429",
     "429-retry-after",  # with the header

@@ -22,8 +22,10 @@ from coa.testing._http import Connection
 
 __all__ = ["Ending", "error_body", "fail", "lookup", "respond", "send_error", "stream"]
 
+_POLICY = "content_policy_violation"
 _ERRORS: Mapping[str, tuple[int, str, str, str]] = {
     # status, message, type, code
+    "400-policy": (400, "This request was rejected by the content filter.", "invalid_request_error", _POLICY),
     "401": (401, "Incorrect API key provided.", "invalid_request_error", "invalid_api_key"),
     "429": (429, "Rate limit reached for requests.", "requests", "rate_limit_exceeded"),
     "429-retry-after": (429, "Rate limit reached for requests.", "requests", "rate_limit_exceeded"),
