@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from coa.cache.breaker import Breaker
 from coa.cache.connection import connect
-from coa.config import Settings
+from coa.config import Settings, resolve_environment
 from coa.llm.rates import FARTHEST_SLOTS, N_SLOTS, Grant, LocalRates, RateLimit, RateLimiter, held_to, slot_of
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ return 1
 
 def limiter_for(settings: Settings) -> RateLimiter | None:
     """The limiter at `settings.redis_url`; None without one. Raises: CacheError for a bad address."""
-    return None if settings.redis_url is None else shared_limiter(settings.redis_url)
+    return None if settings.redis_url is None else shared_limiter(resolve_environment(settings.redis_url))
 
 
 def shared_limiter(redis_url: str) -> RateLimiter:

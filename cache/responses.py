@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 from urllib.parse import urlsplit, urlunsplit
 
 from coa.cache.connection import connect_async
-from coa.config import Settings
+from coa.config import Settings, resolve_environment
 from coa.errors import CacheError
 from coa.llm.response_store import ENTRY_OVERHEAD, Dropped, ModelShare, StoreSlow, StoreStats
 
@@ -110,10 +110,11 @@ def responses_for(settings: Settings, *, patient: bool = False) -> RedisResponse
 
     Raises: CacheError for a bad address.
     """
-    if settings.redis_url is None:
+    url = resolve_environment(settings.redis_url)
+    if url is None:
         return None
     timeout_s = _PATIENT_TIMEOUT_S if patient else _TIMEOUT_S
-    return RedisResponses(settings.redis_url, settings.response_cache_bytes, timeout_s=timeout_s)
+    return RedisResponses(url, settings.response_cache_bytes, timeout_s=timeout_s)
 
 
 class RedisResponses:

@@ -11,7 +11,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
-from coa.config import Settings
+from coa.config import Settings, resolve_environment
 from coa.errors import CoaError
 from coa.llm.chat import ChatModel
 from coa.llm.deployments import Deployment, ModelGroup
@@ -49,7 +49,11 @@ class Check:
 
 async def diagnose(settings: Settings) -> list[Check]:
     """Versions, folders, kept replies, Redis where configured, and every model of the settings with real calls."""
-    checks = [_python(), *_packages(), _home(settings.home), *await asyncio.to_thread(_redis, settings.redis_url)]
+    try:
+        redis = await asyncio.to_thread(_redis, resolve_environment(settings.redis_url))
+    except CoaError as error:
+        return [_python(), *_packages(), Check("redis server", "fail", str(error))]
+    checks = [_python(), *_packages(), _home(settings.home), *redis]
     return [*checks, *await _kept_replies(settings), *await test_model(settings)]
 
 

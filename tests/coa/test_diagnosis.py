@@ -167,6 +167,18 @@ async def test_redis_is_shown_with_its_memory_and_latency(tmp_path: Path, server
     assert "does not answer" in gone["redis server"].detail
 
 
+async def test_an_address_of_redis_may_stand_in_the_environment(
+    tmp_path: Path, server: FaultServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = _settings(tmp_path, _entry(server.base_url), redis_url="os.environ/COA_TEST_REDIS")
+    (failed,) = [c for c in await diagnose(settings) if c.status == "fail"]
+    assert "COA_TEST_REDIS is not set" in failed.detail
+    monkeypatch.setenv("COA_TEST_REDIS", "redis://127.0.0.1:1")
+    found = _by_name(await diagnose(settings))
+    assert "does not answer" in found["redis server"].detail
+    assert found["kept replies"].status == "warn"
+
+
 @pytest.mark.slow
 async def test_the_embedded_engine_reuses_a_prefix_and_keeps_to_a_schema(tmp_path: Path) -> None:
     checks = _by_name(await check_model(Settings(home=tmp_path, model=str(model_path()), window=1024)))
