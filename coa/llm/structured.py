@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass, replace
-from typing import Any, Generic, Literal, NamedTuple, TypeVar, get_origin
+from typing import Any, Generic, Literal, NamedTuple, NoReturn, TypeVar, get_origin
 
 from pydantic import BaseModel, RootModel, ValidationError
 
@@ -101,8 +101,8 @@ async def structured(
         try:
             second = await model.complete(_asked_again(prompt, read.problem, form), decoding)
         except ModelError as error:
-            error.usage = usage.merged(error.usage or Usage())
-            usage, failed = error.usage, error
+            error.usage = usage = usage.merged(error.usage or Usage())
+            failed = error
         else:
             usage = usage.plus(second.usage, seconds=second.seconds)
             again = parse_reply(second.text, form, cut_off=second.finish_reason in _CUT_OFF)
@@ -110,14 +110,24 @@ async def structured(
                 how: How = "salvaged" if again.how == "salvaged" else "reasked"
                 return _result(again, second, usage, how=how, before=read.problem)
             replies.insert(0, (second, again))
-    if repair and (kept := _most_kept(replies, form)) is not None:
-        completion, parsed, problem = kept
-        return _result(parsed, completion, usage, how="salvaged", before=problem)
+    return _rescued(replies if repair else [], usage, form) or _raised(failed, model.name, replies[0], usage)
+
+
+def _rescued(replies: list[tuple[Completion, Unusable]], usage: Usage, form: type[M]) -> Structured[M] | None:
+    """What is in form of replies that are not; None where it is nothing."""
+    kept = _most_kept(replies, form)
+    if kept is None:
+        return None
+    completion, parsed, problem = kept
+    return _result(parsed, completion, usage, how="salvaged", before=problem)
+
+
+def _raised(failed: ModelError | None, name: str, reply: tuple[Completion, Unusable], usage: Usage) -> NoReturn:
     if failed is not None:
         raise failed
-    completion, unusable = replies[0]
+    completion, unusable = reply
     raise BadOutput(
-        f"{model.name} did not reply in the form that was asked for: {unusable.problem}.",
+        f"{name} did not reply in the form that was asked for: {unusable.problem}.",
         deployment=completion.deployment,
         usage=usage,
     )
