@@ -69,7 +69,11 @@ def aligned(words: Sequence[str], index: TokenIndex, low: int, high: int, *, nam
 
     first, end = low + runs[0][1], low + runs[-1][1] + runs[-1][2]
     left_out = 0
-    for (a, b, n), (c, d, _) in pairwise(runs):
+    for (a, b, n), (c, d, m) in pairwise(runs):
+        # One word from the sentence before or after is not left over from what was left out.
+        alone = (a == runs[0][0] and n == 1) or (c == runs[-1][0] and m == 1)
+        if alone and index.crosses_sentence(low + b + n - 1, low + d):
+            return None
         unused = _unused(words[a + n : c], source_words(low + b + n, low + d), index)
         if unused is None or unused > _LONGEST_LEFT_OUT:
             return None

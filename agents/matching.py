@@ -30,6 +30,7 @@ _FEWEST_SEEDS = 0.25
 _DRIFT = 0.4
 """By how much of the quote's length words left out may shift its end."""
 _LEAST_DRIFT = 4
+_SENTENCE_END = re.compile(r"[.!?]")
 # Odd multipliers of 64 bits: pairs and triples of word numbers become one number.
 _WRAP = 1 << 64
 _MIX = (0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9)
@@ -74,6 +75,7 @@ class TokenIndex:
             starts.append(start)
             ends.append(end)
         self.ids, self.starts, self.ends = ids, starts, ends
+        self._text = text
         self._words = list(numbers)
         numbered = np.array(ids, dtype=np.uint64)
         unspaced = np.array([is_unspaced(word[0]) for word in numbers], dtype=bool)
@@ -98,6 +100,10 @@ class TokenIndex:
     def at(self, offset: int) -> int:
         """The first token that ends after `offset`."""
         return bisect_right(self.ends, offset)
+
+    def crosses_sentence(self, first: int, last: int) -> bool:
+        """True where a sentence ends between two tokens."""
+        return _SENTENCE_END.search(self._text, self.ends[first], self.starts[last]) is not None
 
     def places(self, words: Sequence[str], *, near: tuple[int, int] | None = None) -> list[tuple[int, int]]:
         """Stretches of tokens that may hold `words`, those with the most pairs in common first.

@@ -97,6 +97,7 @@ def test_what_stands_in_the_text_is_found_there(
         "Nobody ... library",
         "who had never slept ... The lamp was lit",
         "rain the watched Darcy Mr and Jane with Meryton to walked Elizabeth",
+        "Summer walked to Meryton with Jane, and Mr. Darcy watched the rain",
         "A dragon burned the whole of Paris down to the ground",
     ],
 )
