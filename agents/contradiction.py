@@ -129,7 +129,7 @@ def clash(statement: str, other: str, *, both_ways: bool = False) -> Clash | Non
     shared = frozenset(t.word for t in tokens) & {t.word for t in others}
     one, two = _Said(tokens, shared), _Said(others, shared)
     anchors = one.anchors()
-    if len(anchors) < _LEAST_SHARED:
+    if len(anchors) < _LEAST_SHARED or [t.word for t in tokens] == [t.word for t in others]:
         return None
     window = _window(two, anchors)
     least = _LEAST_ALIKE_BOTH_WAYS if both_ways else _LEAST_ALIKE
@@ -141,7 +141,7 @@ def clash(statement: str, other: str, *, both_ways: bool = False) -> Clash | Non
 
 
 def stretch_of(statement: str, other: str) -> Sequence[Token]:
-    """The words of `other` from the clause where the first of `statement`'s words of content stands to that of the last,
+    """The words of `other` from the clause where the first of `statement`'s words stands to that of the last one,
     where they stand closest together; all of them where it holds fewer than two."""
     tokens, others = tokens_of(statement), tokens_of(other)
     shared = frozenset(t.word for t in tokens) & {t.word for t in others}

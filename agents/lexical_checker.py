@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -19,9 +20,10 @@ from coa.types import Chunk, Usage
 
 __all__ = ["LexicalChecker"]
 
-# Clauses may have changed places, but names, numbers and the like have to stand in the same order: who gave, who got.
+# Clauses may have changed places, but names and numbers have to stand in the same order: who gave, who got.
 _LEAST_IN_ORDER = 0.5
 _LEAST_WORDS = 3
+_LONGER = 1.5
 _CAPITALISED = re.compile(r"\b[^\W\d_a-zß-ÿ][^\W\d_]*")
 _OPEN_WORDS = "if whether perhaps maybe might could would wenn ob vielleicht si peut-être quizás 如果 也许"
 _OPEN = frozenset(_OPEN_WORDS.split())
@@ -113,7 +115,9 @@ def _bears_out(statement: str, words: Sequence[Token], reading: _Reading) -> boo
         return False
     if reading.text.rstrip("\"'”’»」』) ").endswith(("?", "？")):
         return False
-    near = stretch_of(statement, reading.text)
+    # A denial in another clause of a long sentence is of something else.
+    longer = len(reading.words) > _LONGER * len(words)
+    near = stretch_of(statement, reading.text) if longer else reading.words
     denials = [_count(words, DENIALS), _count(near, DENIALS)]
     # Of two sentences it does not show which of them is denied.
     if denials[0] != denials[1] or (denials[0] and len(reading.references) > 1):
@@ -121,14 +125,16 @@ def _bears_out(statement: str, words: Sequence[Token], reading: _Reading) -> boo
     if _count(near, _OPEN) > _count(words, _OPEN) or said_in_order(statement, reading.text) < _LEAST_IN_ORDER:
         return False
     names = {m.group().casefold() for m in _CAPITALISED.finditer(statement) if m.start() or content_words(m.group())}
-    if not _is_within(_telling(words, names), _telling(reading.words, names)):
+    if not _is_within(_in_order(words, names), _in_order(reading.words, names)):
+        return False
+    if Counter(t.stem for t in words if may_differ(t)) - Counter(t.stem for t in reading.words):
         return False
     return clash(statement, reading.text) is None
 
 
-def _telling(words: Sequence[Token], names: set[str]) -> list[str]:
+def _in_order(words: Sequence[Token], names: set[str]) -> list[str]:
     """The words whose order tells who did what to whom, and how many of what."""
-    return [t.stem for t in words if t.word in names or may_differ(t)]
+    return [t.stem for t in words if t.number is not None or (t.word in names and not may_differ(t))]
 
 
 def _is_within(words: Sequence[str], there: Sequence[str]) -> bool:

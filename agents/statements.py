@@ -48,7 +48,7 @@ def statements_from(text: str) -> list[Statement]:
     A line that is a JSON object with "claim", "statement" or "text" is that statement, "id" its id.
     """
     found = []
-    for line in text.splitlines():
+    for line in text.split("\n"):  # ids may hold what other methods take for a line break
         statement = _statement(line.strip())
         if statement is not None:
             found.append(statement)
