@@ -114,8 +114,13 @@ class Session:
             await limiter.close()
 
     async def open(self) -> None:
-        """Opens the models now rather than with the first run. Raises: ConfigError, ModelError."""
-        await self._open()
+        """Opens the models, and loads what calls need, now rather than with the first run.
+
+        Raises: ConfigError, ModelError.
+        """
+        from coa.graphs import running  # noqa: F401 - langgraph takes seconds to import
+
+        await (await self._open()).chat_model()
 
     async def ask(self, document: Document, question: str) -> Answer:
         """The answer to `question`, from the whole document.
@@ -257,7 +262,7 @@ class Session:
         expected = await asyncio.to_thread(self._estimated, gateway, plan, limits, wanted.question, wanted.strategy)
         created = now()
         record = RunRecord(
-            run_id=run_id or self.runs.new_id(),
+            run_id=run_id or await asyncio.to_thread(self.runs.new_id),
             task=wanted.task,
             state="running",
             created=created,
@@ -352,11 +357,14 @@ class Session:
                 )
                 self._announce(run, plan, notes, gateway)
                 yield run
-            except (RunDrained, asyncio.CancelledError):
-                self.runs.changed(record, "drained")
+            except asyncio.CancelledError:
+                self.runs.changed(record, "drained")  # at once: a second cancellation would leave it undone
+                raise
+            except RunDrained:
+                await asyncio.to_thread(self.runs.changed, record, "drained")
                 raise
             except CoaError as error:
-                self.runs.changed(record, "failed", error=error.message)
+                await asyncio.to_thread(self.runs.changed, record, "failed", error=error.message)
                 raise
         finally:
             lock.__exit__(None, None, None)

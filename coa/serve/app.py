@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import json
 from collections.abc import AsyncIterator
 from typing import Annotated, Any
@@ -67,7 +68,9 @@ def create_app(
 ) -> FastAPI:
     """The ASGI app; `settings` None are those of the folder and environment.
 
-    Without a `token` only calls that name this machine are answered. `warm` opens the model before the first call.
+    Without a `token` only calls that name this machine are answered. `warm` opens the model before the first call,
+    and takes what was imported for that out of the garbage collector's sight: a full collection over all of litellm
+    holds the event loop up for a third of a second. That is for processes that do nothing else.
     """
     limits = limits or ServeLimits()
 
@@ -77,6 +80,8 @@ def create_app(
             app.state.service = service = _Service(session, limits)
             if warm:
                 await session.open()
+                gc.collect()
+                gc.freeze()
             try:
                 yield
             finally:

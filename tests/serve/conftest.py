@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,13 @@ from coa.testing.fault_server import FaultServer
 from coa.testing.reading_model import read_by_words
 
 Client = httpx.AsyncClient
+
+
+@pytest.fixture(autouse=True)
+def _thaw() -> Iterator[None]:
+    """What a warm service has frozen is collected again by the other tests of this process."""
+    yield
+    gc.unfreeze()
 
 
 @pytest.fixture
@@ -47,8 +55,10 @@ def serving(settings: Settings) -> Callable[..., Any]:
     """A context that holds a client of a running service."""
 
     @contextlib.asynccontextmanager
-    async def serve(*, limits: ServeLimits | None = None, token: str | None = None) -> AsyncIterator[Client]:
-        app = create_app(settings, limits=limits, token=token)
+    async def serve(
+        *, limits: ServeLimits | None = None, token: str | None = None, warm: bool = False
+    ) -> AsyncIterator[Client]:
+        app = create_app(settings, limits=limits, token=token, warm=warm)
         async with app.router.lifespan_context(app):
             transport = httpx.ASGITransport(app)
             async with Client(transport=transport, base_url="http://localhost", timeout=60) as client:
