@@ -83,6 +83,14 @@ MODEL_OF_AGENT = {"merger": "manager", "passages": "manager", "demonstrator": "w
 """Agents that have no model of their own in the setting `roles`, and whose model they use."""
 
 
+_ANSWERING = frozenset({"manager", "passages", "reasoner"})
+"""Agents that write the answer, for which a share of the run's limits is kept."""
+
+
+_ANSWERING = frozenset({"manager", "reasoner", "passages"})
+"""Agents that write an answer at the end, for which the budget keeps a share free."""
+
+
 def roles_for(needed: frozenset[str], inputs: Callable[[str], RoleInputs]) -> Roles:
     """The agents of the roles `needed`; `inputs` gives what the agent of a role is made from.
 
@@ -95,7 +103,7 @@ def roles_for(needed: frozenset[str], inputs: Callable[[str], RoleInputs]) -> Ro
         agents[role] = _MAKERS[role](inputs(role))
     manager = inputs("manager")
     demand = Demand(0)
-    if not manager.profile.quotes:
+    if needed & _ANSWERING and not manager.profile.quotes:
         limits = manager.limits
         demand = Demand(1, limits.manager_tokens - limits.answer_tokens, limits.answer_tokens)
     return Roles(agents.pop("worker", None), agents.pop("manager", None), agents, demand)
