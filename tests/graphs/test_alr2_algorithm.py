@@ -24,6 +24,8 @@ from coa.graphs.running import run_graph
 from coa.limits import FULL, Limits
 from coa.llm.budget import Budget
 from coa.llm.chat import Completion, Decoding, OnText
+from coa.llm.response_cache import CachedModel
+from coa.llm.response_store import InMemoryResponses
 from coa.llm.scripted import ScriptedModel
 from coa.reading import Prompt
 from coa.runs import Part, RunPlan
@@ -319,6 +321,24 @@ async def test_lost_checkpoints_cost_no_call(run: Run) -> None:
     for file in run.folder.glob("state.sqlite*"):
         file.unlink()
     assert await run(ScriptedModel()) == first
+
+
+async def test_another_run_over_the_same_text_finds_its_evidence_in_the_response_cache(
+    run: Run, tmp_path: Path
+) -> None:
+    model = ScriptedModel(respond=_by({2: "2"}, "ANSWER\nUnder a stone [3.2]."))
+    cached = CachedModel(model, InMemoryResponses(1_000_000), "scripted")
+    await run(cached)
+    n_calls = len(model.calls)
+    again = Run(tmp_path / "again")
+    again.folder.mkdir()
+    assert (await again(cached))["answer"] == "Under a stone [1]."
+    assert len(model.calls) == n_calls
+    assert (again.spent.calls, again.spent.reused) == (0, n_calls)
+    other = Run(tmp_path / "other")
+    other.folder.mkdir()
+    await other(cached, question="What did the miller see?")
+    assert len(model.calls) == 2 * n_calls
 
 
 async def test_a_chunk_that_fails_is_skipped_and_the_others_still_answer(run: Run) -> None:
