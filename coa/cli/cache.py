@@ -60,10 +60,24 @@ def prune(
     ctx: typer.Context,
     what: _Sections = None,
     max_bytes: Annotated[
-        int | None, typer.Option("--max-bytes", min=0, metavar="N", help="Down to so much; otherwise as configured.")
+        int | None,
+        typer.Option(
+            "--max-bytes",
+            min=0,
+            metavar="N",
+            envvar="COA_CACHE_MAX_BYTES",
+            help="Down to so much; otherwise as configured.",
+        ),
     ] = None,
     unused_days: Annotated[
-        float | None, typer.Option("--unused-days", min=0, metavar="DAYS", help="What was not used for so long.")
+        float | None,
+        typer.Option(
+            "--unused-days",
+            min=0,
+            metavar="DAYS",
+            envvar="COA_CACHE_UNUSED_DAYS",
+            help="What was not used for so long.",
+        ),
     ] = None,
     *,
     common: CommonOptions,
