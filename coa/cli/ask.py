@@ -128,6 +128,7 @@ def resume(
 
     The run keeps the model, strategy and limits that it was started with.
     """
+    from coa.cli.check import check_output
     from coa.cli.invocation import invocation_of, settings_of
     from coa.cli.output import Output
     from coa.cli.review import ids_in
@@ -142,8 +143,8 @@ def resume(
     store = RunStore(settings.home)
     record = store.get(run) if run is not None else store.last()
     document = replace(store.document(record.document_sha256), name=record.document)
-    structured = record.task == "structure"
-    sink = outline_output(output, common, settings, document) if structured else Output(output, common.color)
+    shown = {"structure": outline_output, "check": check_output}.get(record.task)
+    sink = Output(output, common.color) if shown is None else shown(output, common, settings, document)
     told = ids_in(strike) if strike is not None else [] if accept else None
     job = Job(
         lambda session: session.resume(record.run_id, review=told), title=record.question, language=document.language

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from coa.graphs.check import Checked
     from coa.types import Answer, Document
 
-__all__ = ["check", "gather_statements"]
+__all__ = ["check", "check_output", "gather_statements"]
 
 _LABELS = {"true": "true", "false": "false", "not_in_text": "not in the text", None: "not judged"}
 _STYLES = {"true": "green", "false": "red", "not_in_text": "yellow", None: "dim"}
@@ -56,18 +56,15 @@ def check(
     from coa.cli.ask import dry_run
     from coa.cli.book import read_book
     from coa.cli.invocation import invocation_of, settings_of
-    from coa.cli.output import Output
     from coa.cli.session import Job, run_jobs
     from coa.errors import ConfigError
 
-    if output.form is Format.HTML:
-        raise ConfigError("--format html: checked statements are not written as HTML.", hint="Use md or json.")
     if book == "-" and claims is not None and str(claims) == "-":
         raise ConfigError("BOOK and --claims cannot both be standard input.")
     statements = gather_statements(claim or [], claims)
     settings = settings_of(ctx, common, run, overrides={"strategy": "check"}).settings
     document = read_book(book, settings)
-    sink = Output(output, common.color, shown=lambda answer: _shown(answer, document, settings, sink))
+    sink = check_output(output, common, settings, document)
     if run.dry_run:
         return dry_run(invocation_of(ctx), settings, document, [statements_to_text(statements)], sink)
 
@@ -79,6 +76,17 @@ def check(
 
     job = Job(checked, language=document.language)
     return run_jobs(invocation_of(ctx), settings, [job], sink, progress=not output.no_progress)
+
+
+def check_output(output: OutputOptions, common: CommonOptions, settings: Settings, document: Document) -> Output:
+    """Where checked statements go, in the form that was asked for. Raises: ConfigError for HTML."""
+    from coa.cli.output import Output
+    from coa.errors import ConfigError
+
+    if output.form is Format.HTML:
+        raise ConfigError("--format html: checked statements are not written as HTML.", hint="Use md or json.")
+    sink = Output(output, common.color, shown=lambda answer: _shown(answer, document, settings, sink))
+    return sink
 
 
 def gather_statements(given: Sequence[str], file: Path | None) -> list[Statement]:
