@@ -18,6 +18,8 @@ from coa.types import Chunk, Document, Section, Span
 
 __all__ = ["Outline", "OutlineNode", "Statement", "build_outline"]
 
+# Marks in front of a heading, and blank lines behind and in it.
+_HEADING_MARGIN = 40
 _UNTITLED = {"front": "Front matter", "back": "Back matter"}
 
 NodeKind = Literal["chapter", "part", "aspect"]
@@ -124,7 +126,7 @@ def build_outline(document: Document, structures: Sequence[tuple[Chunk, Structur
             inside.setdefault(id(chapter), []).append(n)
         for key, numbers in inside.items():
             found[key].pieces.append(_Piece(chunk, structure, frozenset(numbers)))
-    nodes = _nodes(root)
+    nodes = _nodes(document, root)
     return Outline(
         document=document.name,
         document_sha256=document.sha256,
@@ -169,7 +171,7 @@ def _end(chapter: _Chapter) -> int:
     return chapter.section.span.end if chapter.section is not None else 0
 
 
-def _nodes(chapter: _Chapter) -> list[OutlineNode]:
+def _nodes(document: Document, chapter: _Chapter) -> list[OutlineNode]:
     """The nodes of a chapter's own text and of its chapters, without numbers."""
     pieces = [(p, _aspects(p)) for p in chapter.pieces]
     nodes: list[OutlineNode] = []
@@ -180,10 +182,25 @@ def _nodes(chapter: _Chapter) -> list[OutlineNode]:
             title, origin = _scope(piece)
             nodes.append(_node("part", title, origin, (), tuple(aspects)))
     for inner in chapter.inner:
-        below = _nodes(inner)
+        below = _nodes(document, inner)
         if below and inner.section is not None:
-            nodes.append(_node("chapter", _chapter_title(inner.section, below), "source", (), tuple(below)))
+            nodes.append(_chapter_node(document, inner.section, below))
     return sorted(nodes, key=lambda node: node.span.start)
+
+
+def _chapter_node(document: Document, section: Section, below: Sequence[OutlineNode]) -> OutlineNode:
+    """The chapter's node; an aspect that is nothing but its heading becomes its own text."""
+    title = _chapter_title(section, below)
+    first = below[0]
+    alone = first.kind == "aspect" and not first.nodes and first.span.length <= len(section.title) + _HEADING_MARGIN
+    if not alone or _words(document.text[first.span.start : first.span.end]) != _words(section.title):
+        return _node("chapter", title, "source", (), tuple(below))
+    node = _node("chapter", title, "source", first.spans, tuple(below[1:]))
+    return replace(node, n_sentences=node.n_sentences + first.n_sentences)
+
+
+def _words(heading: str) -> str:
+    return " ".join(heading.split()).strip("#*= _-").casefold()
 
 
 def _chapter_title(section: Section, below: Sequence[OutlineNode]) -> str:

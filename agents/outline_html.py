@@ -110,7 +110,8 @@ def outline_to_html(outline: Outline, document: Document) -> str:
 
 
 def _branch(node: OutlineNode, document: Document, *, depth: int) -> str:
-    said = f'<span class="opening">{html.escape(opening(document, node))}</span>' if node.spans else ""
+    shows = node.spans and node.kind != "chapter"
+    said = f'<span class="opening">{html.escape(opening(document, node))}</span>' if shows else ""
     link = f'<a href="#{node.id}"><span class="number">{node.number}</span>{html.escape(node.title) or "…"}</a>'
     if not node.nodes:
         return f'<li class="leaf">{link}{said}</li>'

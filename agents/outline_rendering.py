@@ -28,7 +28,7 @@ def outline_to_text(outline: Outline, document: Document) -> str:
         n = f"{node.n_sentences} sentence{'s' if node.n_sentences != 1 else ''}"
         where = _where(node, document)
         lines.append(f"{indent}{node.number} {_plain(node.title)} ({n}{', ' + where if where else ''})")
-        if node.spans:
+        if node.spans and node.kind != "chapter":
             lines.append(f"{indent}{' ' * len(node.number)} “{opening(document, node)}”")
     return "\n".join(lines) + "\n"
 

@@ -28,6 +28,7 @@ _LENGTH_WEIGHT = 0.5
 _HEADING_CHARS = 90
 _PARAGRAPH = re.compile(r"\n[^\S\n]*\n")
 _END_MARK = re.compile(r"[.!?:;,…。！？：；，][\"'”’»)\]]*$|[\"”’»」』]$")
+_NUMBER_ALONE = re.compile(r"[IVXLCDM]{1,8}[.)]?|\d{1,4}[.)]?|[A-Z][.)]")
 _MARKS_HEADING = re.compile(
     r"#{1,6}\s|(?:chapter|part|book|section|kapitel|teil|chapitre|capítulo|第)\b", re.IGNORECASE
 )
@@ -43,9 +44,10 @@ def is_heading(sentence: str) -> bool:
     text = sentence.strip()
     if len(text) > _HEADING_CHARS or not text:
         return False
-    return _MARKS_HEADING.match(text) is not None or (
-        _PARAGRAPH.search(sentence) is not None and _END_MARK.search(text) is None
-    )
+    if _MARKS_HEADING.match(text) is not None:
+        return True
+    alone = _PARAGRAPH.search(sentence) is not None
+    return alone and (_END_MARK.search(text) is None or _NUMBER_ALONE.fullmatch(text) is not None)
 
 
 def segments(sentences: Sequence[str]) -> list[tuple[int, int]]:

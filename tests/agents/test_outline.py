@@ -111,6 +111,15 @@ def test_sentences_of_an_aspect_that_lie_apart_are_spans_of_their_own(book: Book
     assert [(s.text, s.span) for s in odd.statements] == [("said", Span(10, 17))]
 
 
+def test_a_heading_alone_is_the_chapters_own_text(book: Book) -> None:
+    document, (chunk,) = book(["Chapter  1", "One fell.", "Two rose."])
+    outline = build_outline(document, [(chunk, _structure(1, 2))])
+    (chapter,) = outline.nodes
+    assert (chapter.title, chapter.spans, chapter.n_sentences) == ("Chapter 1", (chunk.sentences[0],), 3)
+    assert [n.title for n in chapter.nodes] == ["Scope 1"]
+    assert _covers(outline, [chunk])
+
+
 def test_a_structure_of_another_chunk_is_refused(book: Book) -> None:
     document, (chunk,) = book(["One.", "Two."])
     with pytest.raises(ValueError, match="chunk 0"):
