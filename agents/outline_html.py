@@ -75,6 +75,10 @@ tree.addEventListener('keydown', event => {
   event.preventDefault();
   if (to) to.focus();
 });
+tree.addEventListener('click', event => {
+  const link = event.target.closest('a');
+  if (link) setTimeout(() => link.focus({ preventScroll: true }));
+});
 const mark = () => {
   tree.querySelectorAll('a.here').forEach(a => a.classList.remove('here'));
   const found = [...tree.querySelectorAll('a')].find(a => a.hash && a.hash === location.hash);
