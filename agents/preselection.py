@@ -78,6 +78,7 @@ class Ranked(NamedTuple):
 def passages_of(chunks: Iterable[Chunk]) -> list[Passage]:
     """The passages of `chunks`, in order; they hold each sentence exactly once and cross no chunk's border."""
     found: list[Passage] = []
+    begins = True  # whether the passage does so with a paragraph
     for chunk in chunks:
         sentences = [chunk.text[s.start - chunk.span.start : s.end - chunk.span.start] for s in chunk.sentences]
         start, size = 0, 0.0
@@ -85,11 +86,12 @@ def passages_of(chunks: Iterable[Chunk]) -> list[Passage]:
             length = _length(sentence)
             ended = at > start and (_ends_paragraph(sentences[at - 1]) if size >= _SHORTEST else False)
             if at > start and (ended or size + length > _LONGEST or _begins_under_heading(sentences, at)):
-                found.append(_passage(chunk, sentences, start, at))
-                start, size = at, 0.0
+                found.append(_passage(chunk, sentences, start, at, begins=begins))
+                start, size, begins = at, 0.0, _ends_paragraph(sentences[at - 1])
             size += length
         if sentences:
-            found.append(_passage(chunk, sentences, start, len(sentences)))
+            found.append(_passage(chunk, sentences, start, len(sentences), begins=begins))
+            begins = _ends_paragraph(sentences[-1])
     return found
 
 
@@ -171,9 +173,10 @@ def _order(ranked: Ranked) -> tuple[float, int]:
     return -ranked.score, ranked.at
 
 
-def _passage(chunk: Chunk, sentences: Sequence[str], start: int, end: int) -> Passage:
+def _passage(chunk: Chunk, sentences: Sequence[str], start: int, end: int, *, begins: bool) -> Passage:
+    """`begins`: with a paragraph. What follows on a line that was begun before is no heading, however short."""
     text = "".join(sentences[start:end])
-    return Passage(chunk.index, start + 1, end, text.strip(), _heading(text))
+    return Passage(chunk.index, start + 1, end, text.strip(), _heading(text) if begins else "")
 
 
 def _length(sentence: str) -> int:
@@ -214,6 +217,8 @@ def _is_wrapped(line: str, rest: str) -> bool:
     """True where the line may have ended only because the next word had no room in it."""
     if not rest.split("\n", 1)[0].strip():
         return False
+    if rest.lstrip()[0].islower():
+        return True
     widest = max(len(following.rstrip()) for following in rest.splitlines())
     following = rest.split(maxsplit=1)[0]
     return len(line) + (1 if _WIDE.match(following) else 1 + len(following)) > widest

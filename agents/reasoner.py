@@ -50,8 +50,6 @@ _LONGEST_HEAD = 12
 _LONGEST_QUERY = 300
 _MORE_LINE = 160
 _TOKENS_MARGIN = 0.5
-_CHUNKS_OF_EVIDENCE = 12
-"""At most, that a LexicalRetriever picks sentences from."""
 _CHAT_TEMPLATE_TOKENS = 64
 _NO_EVIDENCE = "(nothing was found)"
 
@@ -85,7 +83,7 @@ class Reasoning(Protocol):
         """What `evidence` says about `query`. Raises: ModelError."""
         ...
 
-    def demand(self, query: str) -> Demand:
+    def demand(self, query: str, evidence: Sequence[EvidenceLine]) -> Demand:
         """The most that `reason` can take; no calls where it asks no model."""
         ...
 
@@ -160,9 +158,11 @@ class Reasoner:
             usage=usage, truncated=completion.finish_reason == "length", left_out=len(evidence) - len(shown)
         )
 
-    def demand(self, query: str) -> Demand:
+    def demand(self, query: str, evidence: Sequence[EvidenceLine]) -> Demand:
         """The most that `reason` can take."""
-        return Demand(1, self._limits.window - self._limits.answer_tokens, self._limits.answer_tokens)
+        limits = self._limits
+        prompt = self._template_tokens + limits.question_tokens + self._tokens.count([rendered(evidence)])[0]
+        return Demand(1, min(prompt, limits.window - limits.answer_tokens), limits.answer_tokens)
 
     def _fitting(self, evidence: Sequence[EvidenceLine]) -> list[EvidenceLine]:
         """The evidence without what does not fit into the window: the least relevant lines go first."""
@@ -221,14 +221,12 @@ class ExtractiveReasoner:
             candidates=tuple(q.reference for q in sorted(kept, key=lambda q: -q.score)),
         )
 
-    def demand(self, query: str) -> Demand:
+    def demand(self, query: str, evidence: Sequence[EvidenceLine]) -> Demand:
         """The most that `reason` can take."""
-        unit = CommunicationUnit()
-        demands = [self._worker.demand(chunk, query, unit) for chunk in self._chunks]
-        most = sorted(demands, key=lambda d: -d.tokens)[:_CHUNKS_OF_EVIDENCE]
-        return Demand(
-            sum(d.calls for d in most), sum(d.prompt_tokens for d in most), sum(d.completion_tokens for d in most)
-        )
+        total = Demand(0)
+        for index in {r.chunk - 1 for line in evidence for r in line.references}:
+            total = total.plus(self._worker.demand(self._chunks[index], query, CommunicationUnit()))
+        return total
 
 
 class _AnswerStream:

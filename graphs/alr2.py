@@ -31,6 +31,7 @@ from coa.graphs.reasoning import ask_reasoner, keep_answer, short_id
 from coa.graphs.selecting import chosen_chunks, n_chosen, selection_key
 from coa.graphs.state import ReadInput, ReadOutput, ReadState
 from coa.graphs.steps import PlannedStep, Refusal, StepReply, take_steps
+from coa.llm.budget import Demand
 from coa.runs import StoredStep
 from coa.types import Chunk
 
@@ -221,7 +222,7 @@ async def reason(
         return _next_round(state, again.payload["query"])
     question = state["question"] or ""
     lines = _lines(context, state, state["evidence"])
-    last = again is not None or not await _may_go_on(state, context, agent, question)
+    last = again is not None or not await _may_go_on(state, context, agent.demand(question, lines))
     reply = await ask_reasoner(runtime, agent, question, lines, last=last)
     if not reply.text and not last:
         await context.notes.add_step(StoredStep(key, {"query": reply.rewritten_query}, reply.usage))
@@ -231,12 +232,12 @@ async def reason(
     await keep_answer(context.notes, part, reply, rounds=round_)
     changed = _next_part(state, context)
     if reply.left_out:
-        told = f"{reply.left_out} of {len(lines)} pieces of evidence did not fit into the window, the least relevant."
+        told = f"the least relevant {reply.left_out} of {len(lines)} pieces of evidence did not fit into the window."
         changed["warnings"] = [*state.get("warnings", []), told]
     return changed
 
 
-async def _may_go_on(state: Alr2State, context: ReadContext, agent: Reasoning, question: str) -> bool:
+async def _may_go_on(state: Alr2State, context: ReadContext, demand: Demand) -> bool:
     """Whether there can be another round: the options allow it, it could find something, and it can be paid for."""
     if state["round"] >= context.options.rounds or state["stopped"] is not None:
         return False
@@ -245,7 +246,6 @@ async def _may_go_on(state: Alr2State, context: ReadContext, agent: Reasoning, q
         return await context.notes.step(selection_key(state["part"], state["round"])) is not None
     if not state["gained"]:
         return False
-    demand = agent.demand(question)
     return context.budget.refusal(context.spent, demand, context.manager_demand) is None
 
 

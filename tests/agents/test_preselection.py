@@ -61,6 +61,20 @@ def test_passages_are_about_a_paragraph_long() -> None:
     assert sum(sizes) / len(sizes) > 400
 
 
+def test_the_rest_of_a_line_that_was_begun_before_is_no_heading() -> None:
+    text = (
+        "The elm grew by the door and nobody\nwho came ever saw it. And when\nMr. Denny came, he did not see it either."
+    )
+    chunk = _chunks(text)[0]
+    cut = chunk.sentences[1].start
+    halves = [
+        Chunk(0, text[:cut], Span(0, cut), chunk.sentences[:1], 1, "chars", False),
+        Chunk(1, text[cut:], Span(cut, len(text)), chunk.sentences[1:], 1, "chars", False),
+    ]
+    assert tool.heading_of(text[cut:]) == "And when"
+    assert [p.heading for p in passages_of(halves)] == ["", ""]
+
+
 @pytest.mark.parametrize(
     ("text", "heading"),
     [

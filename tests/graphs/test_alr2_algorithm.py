@@ -363,6 +363,30 @@ async def test_a_limit_ends_the_reading_and_the_evidence_so_far_answers(run: Run
     assert {s["cause"] for s in output["coverage"]["skipped"]} == {"stopped by the limit of 5 calls"}
 
 
+async def test_evidence_that_the_limit_does_not_allow_is_left_out_and_told(run: Run) -> None:
+    run.chunks = [[f"Fact {n} is " + "long " * 200 + "."] for n in range(6)]
+
+    def answer(prompt: Prompt, _: Decoding) -> str:
+        return "1" if prompt.prefix else "ANSWER\nLong [1.1]."
+
+    model = ScriptedModel(respond=answer)
+    await run(model)
+    spent = run.spent
+    most = spent.prompt_tokens + spent.completion_tokens
+    reads = sum(s.usage.prompt_tokens + s.usage.completion_tokens for s in run.notes.steps.values())
+    again = Run(run.folder / "again", chunks=run.chunks)
+    again.folder.mkdir()
+    limit = reads + (most - reads) // 2 + 1200
+    for step in run.notes.steps.values():
+        if step.key.startswith("evidence/"):
+            await again.notes.add_step(step)
+    output = await again(model, budget=Budget(max_tokens_total=limit))
+    left_out = again.notes.steps["verdict/0"].payload["left_out"]
+    assert 0 < left_out < 6
+    assert output["warnings"][0].startswith(f"the least relevant {left_out} of 6 pieces of evidence")
+    assert again.spent.prompt_tokens + again.spent.completion_tokens <= limit
+
+
 LONG = [[f"In part {n} they speak of matter {n}.", "Time went by."] for n in range(30)]
 LONG[17] = ["The lighthouse keeper was called Bastian Orrow.", "He was tall."]
 
