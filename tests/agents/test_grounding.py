@@ -164,7 +164,7 @@ def test_an_id_left_over_from_a_dropped_one_is_no_citation(book: Book) -> None:
     assert _ground(book, "The lamp [[2.1]9.9] [1[7]].").text == "The lamp [[1]9.9]."
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=100)
 @given(
     text=st.text(
         st.characters(exclude_categories=("Cs", "Cc"), include_characters="\n"), min_size=1, max_size=400
