@@ -22,6 +22,7 @@ from coa.testing.reading_model import ReadingModel
 
 World = Any
 Make = Callable[..., Any]
+FACT = "Ada Brown kept the lighthouse key in the blue jar."
 LIMITS = Limits(4096, 2000, 256, 400, 300, 500)
 
 
@@ -182,3 +183,11 @@ async def test_the_chooser_shows_what_fits(world: Make) -> None:
     tight = Limits(700, 100, 100, 50, 50, 100)
     await AspectChooser(model, tight).choose("Who?", aspects * 200, 3)
     assert len(model.calls[0].prompt.tail) < 700 * 5
+
+
+async def test_structured_notes_of_chosen_aspects_keep_the_documents_ids(world: Make) -> None:
+    run = world(settings={"notes": "structured"}, n_paragraphs=24)
+    output = await run.run("structured")
+    assert FACT in [c["quote"] for c in output["citations"]]
+    for citation in output["citations"]:
+        assert run.document.text[citation["start"] : citation["end"]] == citation["quote"]
