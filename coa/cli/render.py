@@ -81,9 +81,10 @@ def summary_line(answer: Answer) -> str:
     """What the answer took, for stderr."""
     usage, coverage = answer.usage, answer.coverage
     cached = f" ({usage.cached_tokens:,} cached)" if usage.cached_tokens else ""
+    kept = f", {usage.reused} {'reply' if usage.reused == 1 else 'replies'} kept from before" if usage.reused else ""
     parts = [
         f"{coverage.read} of {coverage.chunks} chunks read",
-        f"{usage.calls} {'call' if usage.calls == 1 else 'calls'}",
+        f"{usage.calls} {'call' if usage.calls == 1 else 'calls'}{kept}",
         f"{usage.prompt_tokens:,} tokens in{cached}, {usage.completion_tokens:,} out",
         duration(answer.seconds),
         cost_text(usage.cost_usd),

@@ -173,7 +173,9 @@ def set_up_tracing(env: Mapping[str, str] | None = None) -> str | None:
         return f"spans are asked for, and there is no exporter {name!r} (OTEL_TRACES_EXPORTER): is it installed?"
     resource = Resource.create({"service.name": env.get("OTEL_SERVICE_NAME") or "coa"})
     provider = TracerProvider(resource=resource)  # it sends what is left when the process ends
-    provider.add_span_processor(BatchSpanProcessor(found.load()()))
+    exporter = found.load()
+    # stdout is the answer's.
+    provider.add_span_processor(BatchSpanProcessor(exporter(out=sys.stderr) if name == "console" else exporter()))
     trace.set_tracer_provider(provider)
     return None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -99,3 +100,10 @@ def test_the_response_cache_is_on_unless_it_is_turned_off(
     assert cli("ask", "book.txt", "Who?", *args).code == 0
     assert cli.api.settings is not None
     assert cli.api.settings.response_cache is kept
+
+
+def test_replies_that_were_kept_are_told_with_the_answer(cli: Cli) -> None:
+    answer = cli.answer()
+    cli.api.outcomes = [replace(answer, usage=replace(answer.usage, reused=n)) for n in (0, 1, 12)]
+    lines = [cli("ask", "book.txt", "Who?").err.splitlines()[-1].split(" | ")[1] for _ in range(3)]
+    assert lines == ["3 calls", "3 calls, 1 reply kept from before", "3 calls, 12 replies kept from before"]
