@@ -20,13 +20,12 @@ from coa.agents.statements import Statement, statements_to_text
 from coa.answering import Run
 from coa.cache.rates import limiter_for
 from coa.cache.responses import responses_for
-from coa.config import Settings, load_settings
+from coa.config import Settings, load_settings, resolve_environment
 from coa.errors import BudgetExceeded, CoaError, ConfigError, RunDrained, VerificationFailed
 from coa.events import Event, RunStarted, StageChanged, WarningRaised
-from coa.limits import Limits
 from coa.llm.gateway import Gateway, open_gateway
 from coa.llm.rates import RateLimiter
-from coa.planning import Plan, estimate, options_of, plan_run, seconds_per_token, shown_at_once
+from coa.planning import Plan, plan_run, seconds_per_token, shown_at_once
 from coa.reading import PREFIX_VERSION
 from coa.roles import DEFAULT_WORDS
 from coa.run_notes import DiskNotes
@@ -35,11 +34,10 @@ from coa.secrets import with_secrets, without_secrets
 from coa.stopping import StopSignal
 from coa.structures import outline_of
 from coa.types import Answer, Document
-from coa.wiring import RUN_SETTINGS, agents_for, allowed_for, context_for, profile_of
+from coa.wiring import RUN_SETTINGS, agents_for, allowed_for, context_for, expected_of
 
 if TYPE_CHECKING:
     from coa.agents.outline import Outline
-    from coa.graphs.estimates import Estimate
 
 __all__ = ["OnEvent", "Session"]
 
@@ -155,7 +153,7 @@ class Session:
         return await self._run(document, _Wanted(None, "structure", strategy="outline", form=form))
 
     async def check(self, document: Document, statements: Sequence[str | Statement]) -> Answer:
-        """Whether `statements` are true; `coa.graphs.check.checked_of` gives the labels. Raises: as `ask`."""
+        """Whether `statements` are true; `coa.agents.checked.checked_of` gives the labels. Raises: as `ask`."""
         return await self._run(document, _Wanted(statements_to_text(statements), "check", strategy="check"))
 
     def outline(self, run_id: str) -> Outline:
@@ -194,7 +192,7 @@ class Session:
         plan = await asyncio.to_thread(
             plan_run, document, asked, gateway=gateway, limits=limits, per_chapter=per == "chapter"
         )
-        wanted = await asyncio.to_thread(self._estimated, gateway, plan, limits, question)
+        wanted = await asyncio.to_thread(expected_of, gateway, plan, limits, self.settings, question)
         speed = await asyncio.to_thread(seconds_per_token, self.runs, gateway.group.name, self.settings.notes)
         return Plan(
             document=document.name,
@@ -259,10 +257,12 @@ class Session:
         plan = await asyncio.to_thread(
             plan_run, document, asked, gateway=gateway, limits=limits, per_chapter=wanted.per == "chapter"
         )
-        expected = await asyncio.to_thread(self._estimated, gateway, plan, limits, wanted.question, wanted.strategy)
+        expected = await asyncio.to_thread(
+            expected_of, gateway, plan, limits, self.settings, wanted.question, name=wanted.strategy
+        )
         created = now()
         record = RunRecord(
-            run_id=run_id or await asyncio.to_thread(self.runs.new_id),
+            run_id=await asyncio.to_thread(self.runs.new_id) if run_id is None else run_id,
             task=wanted.task,
             state="running",
             created=created,
@@ -283,16 +283,6 @@ class Session:
         await asyncio.to_thread(self.runs.create, record, document, plan)
         return record, plan
 
-    def _estimated(
-        self, gateway: Gateway, plan: RunPlan, limits: Limits, question: str | None, name: str | None = None
-    ) -> Estimate:
-        from coa.graphs import strategy
-
-        n_question = gateway.counter.count([question])[0] if question else None
-        options = options_of(self.settings, profile_of(gateway, self.settings))
-        reading, n_lines = strategy(name or self.settings.strategy), len((question or "").splitlines())
-        return estimate(plan, limits, n_question, reading=reading, options=options, n_lines=n_lines)
-
     async def _execute(self, record: RunRecord, document: Document, plan: RunPlan, *, review: object = None) -> Answer:
         """Reads what has not been read yet and answers."""
         from coa.graphs import strategy
@@ -304,7 +294,7 @@ class Session:
                 question=record.question,
                 context=run.context,
                 run_id=record.run_id,
-                checkpoints=self.runs.path(record.run_id) / "state.sqlite",
+                checkpoints=resolve_environment(self.settings.checkpoints) or self.runs.path(record.run_id) / "state.sqlite",
                 on_event=self._emit,
                 on_control=self._stop.listen,
                 review=review,

@@ -11,7 +11,7 @@ from coa.limits import Limits, ReadingProfile
 from coa.llm.budget import Budget
 from coa.llm.call_labels import labelled
 from coa.llm.gateway import Gateway
-from coa.planning import budget_for, limits_for, options_of
+from coa.planning import budget_for, estimate, limits_for, options_of
 from coa.roles import DEFAULT_WORDS, MODEL_OF_AGENT, RoleInputs, Roles, roles_for
 from coa.run_notes import DiskNotes
 from coa.runs import RunPlan, RunRecord
@@ -19,8 +19,9 @@ from coa.types import Document
 
 if TYPE_CHECKING:  # langgraph takes seconds to import
     from coa.graphs import ReadContext
+    from coa.graphs.estimates import Estimate
 
-__all__ = ["RUN_SETTINGS", "Allowed", "agents_for", "allowed_for", "context_for", "profile_of"]
+__all__ = ["RUN_SETTINGS", "Allowed", "agents_for", "allowed_for", "context_for", "expected_of", "profile_of"]
 
 
 RUN_SETTINGS = frozenset(
@@ -70,6 +71,24 @@ async def allowed_for(gateway: Gateway, settings: Settings, words: int | None) -
     written = words if (words or 0) > DEFAULT_WORDS and not profile_of(gateway, settings).quotes else None
     limits = await asyncio.to_thread(limits_for, gateway, settings, words=written)
     return Allowed(limits, await budget_for(gateway, settings))
+
+
+def expected_of(
+    gateway: Gateway,
+    plan: RunPlan,
+    limits: Limits,
+    settings: Settings,
+    question: str | None,
+    *,
+    name: str | None = None,
+) -> Estimate:
+    """What reading `plan` takes by the strategy `name`, the settings' where None. Blocking: it may ask a server."""
+    from coa.graphs import strategy
+
+    n_question = gateway.counter.count([question])[0] if question else None
+    options = options_of(settings, profile_of(gateway, settings))
+    reading, n_lines = strategy(name or settings.strategy), len((question or "").splitlines())
+    return estimate(plan, limits, n_question, reading=reading, options=options, n_lines=n_lines)
 
 
 async def agents_for(record: RunRecord, plan: RunPlan, gateway: Gateway, limits: Limits, settings: Settings) -> Roles:

@@ -17,7 +17,7 @@ from coa.graphs.state import ChainState, ReadInput, ReadOutput
 from coa.graphs.steps import Refusal, answer_part, needed, read_chunk
 from coa.types import CommunicationUnit
 
-__all__ = ["ChainGraph", "build_chain"]
+__all__ = ["ChainGraph", "answer", "build_chain", "read"]
 
 ChainGraph = StateGraph[ChainState, ReadContext, ReadInput, ReadOutput]
 
@@ -32,54 +32,19 @@ def build_chain(*, worker: Reading | None = None, manager: Answering | None = No
     recursion_limit above chunks * passes + parts + 3 (langgraph counts each node).
     """
 
-    async def start(state: ReadInput) -> ChainState:
-        return {**started(state.get("question")), "reading": 1, "unit_text": "", "unit_chunk": -1}
+    async def reading(state: ChainState, runtime: Runtime[ReadContext]) -> dict[str, object]:
+        return await read(state, runtime, worker=worker)
 
-    async def read(state: ChainState, runtime: Runtime[ReadContext]) -> dict[str, object]:
-        """Reads the chunk at the state's position, or finds that it was read before."""
-        context, part, position, reading = runtime.context, state["part"], state["position"], state["reading"]
-        n_chunks = len(context.parts[part].chunks)
-        outcome = await read_chunk(
-            context,
-            runtime.stream_writer,
-            prefaced(needed(worker or context.worker, "worker"), demonstrations_of(context)),
-            CommunicationUnit(state["unit_text"], state["unit_chunk"]),
-            question=state["question"],
-            part=part,
-            position=position,
-            path="" if reading == 1 else _SECOND_READING,
-        )
-        if isinstance(outcome, Refusal):  # its manager still answers from the notes so far
-            return {"position": n_chunks, "reading": context.options.passes, "stopped": outcome.reason}
-        changed: dict[str, object] = {
-            "position": position + 1,
-            "unit_text": outcome.text,
-            "unit_chunk": outcome.unit_chunk,
-        }
-        if position + 1 == n_chunks and reading < context.options.passes:
-            changed |= {"position": 0, "reading": reading + 1}
-        return changed
-
-    async def answer(state: ChainState, runtime: Runtime[ReadContext]) -> dict[str, object]:
-        """Lets the manager answer from the part's last unit, and turns to the next part."""
-        context = runtime.context
-        await answer_part(
-            context,
-            runtime.stream_writer,
-            prefaced(needed(manager or context.manager, "manager"), demonstrations_of(context)),
-            CommunicationUnit(state["unit_text"], state["unit_chunk"]),
-            question=state["question"],
-            part=state["part"],
-        )
-        return {"part": state["part"] + 1, "position": 0, "reading": 1, "unit_text": "", "unit_chunk": -1}
+    async def answering(state: ChainState, runtime: Runtime[ReadContext]) -> dict[str, object]:
+        return await answer(state, runtime, manager=manager)
 
     graph: ChainGraph = StateGraph(
         ChainState, context_schema=ReadContext, input_schema=ReadInput, output_schema=ReadOutput
     )
-    graph.add_node("start", start)
+    graph.add_node("start", _start)
     graph.add_node("demonstrate", demonstrate)
-    graph.add_node("read", read)
-    graph.add_node("answer", answer)
+    graph.add_node("read", reading)
+    graph.add_node("answer", answering)
     cite = add_citing(graph)
     graph.add_edge(START, "start")
     graph.add_conditional_edges("start", _after_start, ["demonstrate", "read"])
@@ -87,6 +52,52 @@ def build_chain(*, worker: Reading | None = None, manager: Answering | None = No
     graph.add_conditional_edges("read", _after_read, ["read", "answer"])
     graph.add_conditional_edges("answer", _after_answer, ["read", cite])
     return graph
+
+
+async def _start(state: ReadInput) -> ChainState:
+    return {**started(state.get("question")), "reading": 1, "unit_text": "", "unit_chunk": -1}
+
+
+async def read(state: ChainState, runtime: Runtime[ReadContext], *, worker: Reading | None = None) -> dict[str, object]:
+    """Reads the chunk at the state's position, or finds that it was read before."""
+    context, part, position, pass_ = runtime.context, state["part"], state["position"], state["reading"]
+    n_chunks = len(context.parts[part].chunks)
+    outcome = await read_chunk(
+        context,
+        runtime.stream_writer,
+        prefaced(needed(worker or context.worker, "worker"), demonstrations_of(context)),
+        CommunicationUnit(state["unit_text"], state["unit_chunk"]),
+        question=state["question"],
+        part=part,
+        position=position,
+        path="" if pass_ == 1 else _SECOND_READING,
+    )
+    if isinstance(outcome, Refusal):  # its manager still answers from the notes so far
+        return {"position": n_chunks, "reading": context.options.passes, "stopped": outcome.reason}
+    changed: dict[str, object] = {
+        "position": position + 1,
+        "unit_text": outcome.text,
+        "unit_chunk": outcome.unit_chunk,
+    }
+    if position + 1 == n_chunks and pass_ < context.options.passes:
+        changed |= {"position": 0, "reading": pass_ + 1}
+    return changed
+
+
+async def answer(
+    state: ChainState, runtime: Runtime[ReadContext], *, manager: Answering | None = None
+) -> dict[str, object]:
+    """Lets the manager answer from the part's last unit, and turns to the next part."""
+    context = runtime.context
+    await answer_part(
+        context,
+        runtime.stream_writer,
+        prefaced(needed(manager or context.manager, "manager"), demonstrations_of(context)),
+        CommunicationUnit(state["unit_text"], state["unit_chunk"]),
+        question=state["question"],
+        part=state["part"],
+    )
+    return {"part": state["part"] + 1, "position": 0, "reading": 1, "unit_text": "", "unit_chunk": -1}
 
 
 def _after_start(state: ChainState, runtime: Runtime[ReadContext]) -> str:

@@ -111,73 +111,86 @@ def _random_orders(context: ReadContext, part: int) -> list[Path]:
 
 
 def _build(paths_of: PathsOf, worker: Reading | None, manager: Answering | None) -> PathsGraph:
-    async def start(state: ReadInput, runtime: Runtime[ReadContext]) -> PathsState:
-        if runtime.context.options.choose == "vote" and state.get("question") is None:
-            raise ConfigError("summaries cannot be voted on: no two of them are the same.", hint="Use --choose judge.")
-        return {**started(state.get("question")), "units": {}}
+    async def reading(state: PathsState, runtime: Runtime[ReadContext]) -> dict[str, object]:
+        return await _read(state, runtime, paths_of, worker)
 
-    async def read(state: PathsState, runtime: Runtime[ReadContext]) -> dict[str, object]:
-        """Takes every chain one chunk further."""
-        context, part, position = runtime.context, state["part"], state["position"]
-        reader = needed(worker or context.worker, "worker")
-        paths = paths_of(context, part)
-        outcomes = await side_by_side(
-            read_chunk(
-                context,
-                runtime.stream_writer,
-                _reader(reader, path, context),
-                _unit(state, path.name),
-                question=state["question"],
-                part=part,
-                position=path.order[position],
-                path=path.name,
-            )
-            for path in paths
-        )
-        units = dict(state["units"])
-        stopped: str | None = None
-        for path, outcome in zip(paths, outcomes, strict=True):
-            if isinstance(outcome, Refusal):
-                stopped = outcome.reason
-            else:
-                units[path.name] = UnitState(text=outcome.text, chunk=outcome.unit_chunk)
-        if stopped is not None:
-            return {"position": len(context.parts[part].chunks), "units": units, "stopped": stopped}
-        return {"position": position + 1, "units": units}
-
-    async def choose(state: PathsState, runtime: Runtime[ReadContext]) -> dict[str, object]:
-        """Answers the part by the chains' choice, and turns to the next part."""
-        context, part = runtime.context, state["part"]
-        answering = needed(manager or context.manager, "manager")
-        names = [path.name for path in paths_of(context, part)]
-        if await context.notes.answer(part) is None:
-            answered = False
-            if context.options.choose == "vote":
-                answered = await _vote(state, runtime, answering, names)
-            if not answered:
-                chosen = await _judged(state, runtime, names)
-                await answer_part(
-                    context,
-                    runtime.stream_writer,
-                    answering,
-                    _unit(state, chosen),
-                    question=state["question"],
-                    part=part,
-                )
-        return {"part": part + 1, "position": 0, "units": {}}
+    async def choosing(state: PathsState, runtime: Runtime[ReadContext]) -> dict[str, object]:
+        return await _choose(state, runtime, paths_of, manager)
 
     graph: PathsGraph = StateGraph(
         PathsState, context_schema=ReadContext, input_schema=ReadInput, output_schema=ReadOutput
     )
-    graph.add_node("start", start)
-    graph.add_node("read", read)
-    graph.add_node("choose", choose)
+    graph.add_node("start", _start)
+    graph.add_node("read", reading)
+    graph.add_node("choose", choosing)
     cite = add_citing(graph)
     graph.add_edge(START, "start")
     graph.add_edge("start", "read")
     graph.add_conditional_edges("read", _after_read, ["read", "choose"])
     graph.add_conditional_edges("choose", _after_choose, ["read", cite])
     return graph
+
+
+async def _start(state: ReadInput, runtime: Runtime[ReadContext]) -> PathsState:
+    if runtime.context.options.choose == "vote" and state.get("question") is None:
+        raise ConfigError("summaries cannot be voted on: no two of them are the same.", hint="Use --choose judge.")
+    return {**started(state.get("question")), "units": {}}
+
+
+async def _read(
+    state: PathsState, runtime: Runtime[ReadContext], paths_of: PathsOf, worker: Reading | None
+) -> dict[str, object]:
+    """Takes every chain one chunk further."""
+    context, part, position = runtime.context, state["part"], state["position"]
+    reader = needed(worker or context.worker, "worker")
+    paths = paths_of(context, part)
+    outcomes = await side_by_side(
+        read_chunk(
+            context,
+            runtime.stream_writer,
+            _reader(reader, path, context),
+            _unit(state, path.name),
+            question=state["question"],
+            part=part,
+            position=path.order[position],
+            path=path.name,
+        )
+        for path in paths
+    )
+    units = dict(state["units"])
+    stopped: str | None = None
+    for path, outcome in zip(paths, outcomes, strict=True):
+        if isinstance(outcome, Refusal):
+            stopped = outcome.reason
+        else:
+            units[path.name] = UnitState(text=outcome.text, chunk=outcome.unit_chunk)
+    if stopped is not None:
+        return {"position": len(context.parts[part].chunks), "units": units, "stopped": stopped}
+    return {"position": position + 1, "units": units}
+
+
+async def _choose(
+    state: PathsState, runtime: Runtime[ReadContext], paths_of: PathsOf, manager: Answering | None
+) -> dict[str, object]:
+    """Answers the part by the chains' choice, and turns to the next part."""
+    context, part = runtime.context, state["part"]
+    answering = needed(manager or context.manager, "manager")
+    names = [path.name for path in paths_of(context, part)]
+    if await context.notes.answer(part) is None:
+        answered = False
+        if context.options.choose == "vote":
+            answered = await _vote(state, runtime, answering, names)
+        if not answered:
+            chosen = await _judged(state, runtime, names)
+            await answer_part(
+                context,
+                runtime.stream_writer,
+                answering,
+                _unit(state, chosen),
+                question=state["question"],
+                part=part,
+            )
+    return {"part": part + 1, "position": 0, "units": {}}
 
 
 def _reader(worker: Reading, path: Path, context: ReadContext) -> Reading:

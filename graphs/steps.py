@@ -112,23 +112,25 @@ async def read_chunk(
         finally:
             context.release(demand, paid)
         await context.notes.add_note(stored)
-    if stored.cause is not None:
-        write(ChunkSkipped(ordinal, context.n_chunks, stored.cause, path))
-    else:
-        write(
-            ChunkRead(
-                ordinal,
-                context.n_chunks,
-                chunk.n_tokens,
-                stored.text,
-                stored.informative,
-                context.spent,
-                stored.seconds,
-                reused,
-                path,
-            )
-        )
+    write(_told(context, stored, reused=reused))
     return stored
+
+
+def _told(context: ReadContext, note: StoredNote, *, reused: bool) -> Event:
+    ordinal = context.ordinal(note.part, note.chunk)
+    if note.cause is not None:
+        return ChunkSkipped(ordinal, context.n_chunks, note.cause, note.path)
+    return ChunkRead(
+        index=ordinal,
+        n_chunks=context.n_chunks,
+        n_tokens=context.parts[note.part].chunks[note.chunk].n_tokens,
+        note=note.text,
+        informative=note.informative,
+        usage=context.spent,
+        seconds=note.seconds,
+        reused=reused,
+        path=note.path,
+    )
 
 
 async def _paid(

@@ -22,7 +22,7 @@ from coa.graphs.state import ReadInput, ReadOutput, ReadState
 from coa.graphs.steps import PlannedStep, Refusal, StepReply, answer_part, needed, read_chunk, side_by_side, take_steps
 from coa.types import CommunicationUnit
 
-__all__ = ["TreeGraph", "build_tree"]
+__all__ = ["TreeGraph", "answer", "build_tree", "merge", "read"]
 
 
 class TreeState(ReadState, total=False):
@@ -41,70 +41,19 @@ def build_tree(*, worker: Reading | None = None, manager: Answering | None = Non
     Agents "worker", "manager" and "merger".
     """
 
-    async def start(state: ReadInput) -> TreeState:
-        return {**started(state.get("question")), "level": 0}
+    async def reading(state: TreeState, runtime: Runtime[ReadContext]) -> dict[str, object]:
+        return await read(state, runtime, worker=worker)
 
-    async def read(state: TreeState, runtime: Runtime[ReadContext]) -> dict[str, object]:
-        """Reads the next chunks, each from empty notes."""
-        context, part, position = runtime.context, state["part"], state["position"]
-        reader = needed(worker or context.worker, "worker")
-        n_chunks = len(context.parts[part].chunks)
-        following = range(position, min(n_chunks, position + context.options.max_parallel))
-        outcomes = await side_by_side(
-            read_chunk(
-                context,
-                runtime.stream_writer,
-                reader,
-                CommunicationUnit(),
-                question=state["question"],
-                part=part,
-                position=at,
-            )
-            for at in following
-        )
-        refusal = next((o for o in outcomes if isinstance(o, Refusal)), None)
-        if refusal is not None:
-            return {"position": n_chunks, "stopped": refusal.reason}
-        return {"position": following.stop}
-
-    async def merge(state: TreeState, runtime: Runtime[ReadContext]) -> dict[str, object]:
-        """Merges one level, and leaves it where the budget does not allow that."""
-        context, part, level = runtime.context, state["part"], state["level"]
-        units = _level(context, part, level)
-        merger = context.agent("merger", Merging)
-        if len(units) <= 1:
-            return {"level": level + 1}
-        runtime.stream_writer(StageChanged(f"merging {len(units)} notes"))
-        groups = _groups(units, merger)
-        taken = await take_steps(
-            context, [_merging(merger, _key(part, level, at), group, state["question"]) for at, group in groups]
-        )
-        refusal = next((t for t in taken if isinstance(t, Refusal)), None)
-        if refusal is not None:
-            return {"stopped": refusal.reason}
-        return {"level": level + 1}
-
-    async def answer(state: TreeState, runtime: Runtime[ReadContext]) -> dict[str, object]:
-        """Lets the manager answer from what is left, and turns to the next part."""
-        context, part = runtime.context, state["part"]
-        unit = _together(_level(context, part, state["level"]))
-        await answer_part(
-            context,
-            runtime.stream_writer,
-            needed(manager or context.manager, "manager"),
-            unit,
-            question=state["question"],
-            part=part,
-        )
-        return {"part": part + 1, "position": 0, "level": 0}
+    async def answering(state: TreeState, runtime: Runtime[ReadContext]) -> dict[str, object]:
+        return await answer(state, runtime, manager=manager)
 
     graph: TreeGraph = StateGraph(
         TreeState, context_schema=ReadContext, input_schema=ReadInput, output_schema=ReadOutput
     )
-    graph.add_node("start", start)
-    graph.add_node("read", read)
+    graph.add_node("start", _start)
+    graph.add_node("read", reading)
     graph.add_node("merge", merge)
-    graph.add_node("answer", answer)
+    graph.add_node("answer", answering)
     cite = add_citing(graph)
     graph.add_edge(START, "start")
     graph.add_edge("start", "read")
@@ -112,6 +61,69 @@ def build_tree(*, worker: Reading | None = None, manager: Answering | None = Non
     graph.add_conditional_edges("merge", _after_merge, ["merge", "answer"])
     graph.add_conditional_edges("answer", _after_answer, ["read", cite])
     return graph
+
+
+async def _start(state: ReadInput) -> TreeState:
+    return {**started(state.get("question")), "level": 0}
+
+
+async def read(state: TreeState, runtime: Runtime[ReadContext], *, worker: Reading | None = None) -> dict[str, object]:
+    """Reads the next chunks, each from empty notes."""
+    context, part, position = runtime.context, state["part"], state["position"]
+    reader = needed(worker or context.worker, "worker")
+    n_chunks = len(context.parts[part].chunks)
+    following = range(position, min(n_chunks, position + context.options.max_parallel))
+    outcomes = await side_by_side(
+        read_chunk(
+            context,
+            runtime.stream_writer,
+            reader,
+            CommunicationUnit(),
+            question=state["question"],
+            part=part,
+            position=at,
+        )
+        for at in following
+    )
+    refusal = next((o for o in outcomes if isinstance(o, Refusal)), None)
+    if refusal is not None:
+        return {"position": n_chunks, "stopped": refusal.reason}
+    return {"position": following.stop}
+
+
+async def merge(state: TreeState, runtime: Runtime[ReadContext]) -> dict[str, object]:
+    """Merges one level, and leaves it where the budget does not allow that."""
+    context, part, level = runtime.context, state["part"], state["level"]
+    units = _level(context, part, level)
+    merger = context.agent("merger", Merging)
+    if len(units) <= 1:
+        return {"level": level + 1}
+    runtime.stream_writer(StageChanged(f"merging {len(units)} notes"))
+    groups = _groups(units, merger)
+    taken = await take_steps(
+        context, [_merging(merger, _key(part, level, at), group, state["question"]) for at, group in groups]
+    )
+    refusal = next((t for t in taken if isinstance(t, Refusal)), None)
+    if refusal is not None:
+        return {"stopped": refusal.reason}
+    return {"level": level + 1}
+
+
+async def answer(
+    state: TreeState, runtime: Runtime[ReadContext], *, manager: Answering | None = None
+) -> dict[str, object]:
+    """Lets the manager answer from what is left, and turns to the next part."""
+    context, part = runtime.context, state["part"]
+    unit = _together(_level(context, part, state["level"]))
+    await answer_part(
+        context,
+        runtime.stream_writer,
+        needed(manager or context.manager, "manager"),
+        unit,
+        question=state["question"],
+        part=part,
+    )
+    return {"part": part + 1, "position": 0, "level": 0}
 
 
 def _level(context: ReadContext, part: int, level: int) -> list[CommunicationUnit]:
