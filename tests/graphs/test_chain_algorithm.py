@@ -432,7 +432,7 @@ async def test_checkpoints_stay_small_with_long_notes(tmp_path: Path) -> None:
 def test_strategies_are_found_by_name_and_misspelt_ones_are_explained() -> None:
     from coa.errors import ConfigError
 
-    assert strategy("chain").build().nodes.keys() == {"start", "read", "answer", "cite"}
+    assert strategy("chain").build().nodes.keys() == {"start", "demonstrate", "read", "answer", "cite"}
     with pytest.raises(ConfigError, match="did you mean 'chain'"):
         strategy("chian")
 
