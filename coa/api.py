@@ -12,17 +12,20 @@ finished chunk is on disk before the next begins, and a run that was stopped or 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+from coa.agents.checked import Checked, checked_of
 from coa.agents.outline import Outline
+from coa.agents.statements import Statement
 from coa.config import Settings, load_settings
 from coa.diagnosis import Check, diagnose, test_model
 from coa.documents.isolation import read_document_isolated
 from coa.errors import ConfigError
 from coa.planning import Plan
+from coa.runs import RunStore
 from coa.session import OnEvent, Session
 from coa.stopping import StopSignal
 from coa.types import Answer, Document
@@ -37,6 +40,8 @@ __all__ = [
     "StrategyInfo",
     "ask",
     "ask_sync",
+    "check",
+    "check_sync",
     "diagnose",
     "list_strategies",
     "open_document",
@@ -93,6 +98,21 @@ async def structure(
     async with _session(settings, on_event, stop) as session:
         answer = await session.structure(await open_document(source, session.settings), form=form)
         return await asyncio.to_thread(session.outline, answer.run_id)
+
+
+async def check(
+    source: Source,
+    statements: Sequence[str | Statement],
+    *,
+    on_event: OnEvent | None = None,
+    stop: StopSignal | None = None,
+    **settings: Any,
+) -> list[Checked]:
+    """What becomes of each of `statements` about a document or file, in order; see `Session.check`."""
+    async with _session(settings, on_event, stop) as session:
+        document = await open_document(source, session.settings)
+        answer = await session.check(document, statements)
+        return await asyncio.to_thread(_checked, session.runs, answer, document)
 
 
 async def resume(
@@ -157,9 +177,19 @@ def structure_sync(source: Source, **options: Any) -> Outline:
     return _sync(lambda: structure(source, **options), "coa.structure")
 
 
+def check_sync(source: Source, statements: Sequence[str | Statement], **options: Any) -> list[Checked]:
+    """`check` for code without an event loop. Raises: ConfigError inside a running loop."""
+    return _sync(lambda: check(source, statements, **options), "coa.check")
+
+
 def resume_sync(run_id: str, **options: Any) -> Answer:
     """`resume` for code without an event loop. Raises: ConfigError inside a running loop."""
     return _sync(lambda: resume(run_id, **options), "coa.resume")
+
+
+def _checked(runs: RunStore, answer: Answer, document: Document) -> list[Checked]:
+    (part,) = runs.plan(answer.run_id, document).parts
+    return checked_of(document, part.chunks, answer.question or "", runs.stored_steps(answer.run_id))
 
 
 def _session(settings: Mapping[str, Any], on_event: OnEvent | None, stop: StopSignal | None) -> Session:

@@ -10,6 +10,7 @@ which `coa.Session.prepared` makes or a host puts together. Events come on langg
 from coa.graphs.alr2 import build_alr2
 from coa.graphs.auto import build_auto
 from coa.graphs.chain import build_chain
+from coa.graphs.check import build_check
 from coa.graphs.context import Answering, InMemoryNotes, NoteStore, ReadContext, Reading, ReadOptions
 from coa.graphs.describing import graph, mermaid, schemas
 from coa.graphs.direct import build_direct
@@ -37,6 +38,7 @@ __all__ = [
     "build_auto",
     "build_bidirectional",
     "build_chain",
+    "build_check",
     "build_direct",
     "build_merge",
     "build_permutation",

@@ -8,18 +8,18 @@ own: a run that was killed judges none of them twice.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict
 from functools import partial
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 from langgraph.graph import END, START, StateGraph
 from langgraph.runtime import Runtime
 from typing_extensions import TypedDict
 
+from coa.agents.checked import check_key, checked_of
 from coa.agents.checker import Checking, CheckLabel
 from coa.agents.evidence import EvidenceLine, Selected, verified
-from coa.agents.grounding import sentence_citation
 from coa.agents.references import Reference
 from coa.agents.statements import Statement, StatementRanker, statements_from
 from coa.errors import ConfigError
@@ -30,9 +30,9 @@ from coa.graphs.estimates import Estimate, Forecast
 from coa.graphs.state import CitationState, ClaimState, ReadInput, ReadOutput, ReadState
 from coa.graphs.steps import PlannedStep, Refusal, StepReply, take_steps
 from coa.runs import StoredStep
-from coa.types import Chunk, Citation, Document
+from coa.types import Chunk, Citation
 
-__all__ = ["CheckGraph", "CheckOutput", "Checked", "CheckedState", "build_check", "check_estimate", "checked_of"]
+__all__ = ["CheckGraph", "CheckOutput", "CheckedState", "build_check", "check_estimate"]
 
 _SELECTION = "statements/select"
 _SHOWN = {"true": "true", "false": "false", "not_in_text": "not in the text"}
@@ -41,24 +41,8 @@ _PASSAGE_TOKENS = 200
 _REPLY_TOKENS = 256
 
 
-@dataclass(frozen=True, slots=True)
-class Checked:
-    """What became of a statement."""
-
-    text: str
-    id: str | None
-    label: CheckLabel | None
-    """None where it was not judged."""
-    reason: str
-    """One sentence, for people."""
-    citations: tuple[Citation, ...] = ()
-    """What the label rests on, the most telling first."""
-    cause: str | None = None
-    """Why it was not judged."""
-
-
 class CheckedState(TypedDict):
-    """`Checked`, with the numbers of its citations."""
+    """`coa.agents.checked.Checked`, with the numbers of its citations."""
 
     id: str | None
     statement: str
@@ -139,31 +123,6 @@ def check_estimate(forecast: Forecast) -> Estimate:
     return Estimate(n, n * (limits.template_tokens + shown) + (forecast.question_tokens or 0), n * out, 0)
 
 
-def checked_of(
-    document: Document,
-    chunks: Sequence[Chunk],
-    question: str,
-    steps: Iterable[StoredStep],
-    *,
-    stopped: str | None = None,
-) -> list[Checked]:
-    """What became of each statement of `question`, in order, by the steps of a run; `stopped` is the limit that ended
-    it."""
-    stored = {step.key: step for step in steps}
-    found = []
-    for n, statement in enumerate(statements_from(question)):
-        step = stored.get(_key(n))
-        if step is None or step.cause is not None:
-            cause = (step.cause if step else None) or ("not judged" if stopped is None else f"stopped by {stopped}")
-            found.append(Checked(statement.text, statement.id, None, "", cause=cause))
-            continue
-        spans = [chunks[c - 1].sentences[s - 1] for c, s in step.payload["references"]]
-        origin: Literal["model", "located"] = "model" if step.usage.calls or step.usage.reused else "located"
-        citations = tuple(sentence_citation(document, span, origin=origin) for span in spans)
-        found.append(Checked(statement.text, statement.id, step.payload["label"], step.payload["reason"], citations))
-    return found
-
-
 async def _select(state: CheckState, runtime: Runtime[ReadContext]) -> dict[str, object]:
     """Stores which sentences are shown for each statement; makes no call."""
     await _selected(runtime.context, statements_from(state["question"] or ""))
@@ -195,7 +154,7 @@ def _planned(
 ) -> PlannedStep:
     lines = verified(selected, context.parts[0].chunks, document=context.document).lines
     return PlannedStep(
-        key=_key(n),
+        key=check_key(n),
         call=partial(_called, agent, statement.text, lines),
         demand=agent.demand(statement.text),
         chunks=tuple(sorted({r.chunk - 1 for line in lines for r in line.references})),
@@ -261,10 +220,6 @@ async def _conclude(state: CheckState, runtime: Runtime[ReadContext]) -> dict[st
         checks=checks,
     )
     return {**output, "finished": True}
-
-
-def _key(n: int) -> str:
-    return f"check/{n}"
 
 
 def _after_judge(state: CheckState) -> str:

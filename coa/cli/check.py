@@ -16,11 +16,11 @@ from coa.cli.options import Book, CommonOptions, Format, OutputOptions, RunOptio
 from coa.cli.terminal import paint, printable
 
 if TYPE_CHECKING:
+    from coa.agents.checked import Checked
     from coa.agents.statements import Statement
     from coa.cli.api_types import SessionLike
     from coa.cli.output import Output
     from coa.config import Settings
-    from coa.graphs.check import Checked
     from coa.types import Answer, Document
 
 __all__ = ["check", "check_output", "gather_statements"]
@@ -141,7 +141,7 @@ def _statement(line: str, where: str) -> Statement:
 
 
 def _checked(answer: Answer, document: Document, settings: Settings) -> list[Checked]:
-    from coa.graphs.check import checked_of
+    from coa.agents.checked import checked_of
     from coa.runs import RunStore
 
     store = RunStore(settings.home)

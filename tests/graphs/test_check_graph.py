@@ -10,6 +10,7 @@ from typing import Any, cast
 
 import pytest
 
+from coa.agents.checked import checked_of
 from coa.agents.checker import CheckReport
 from coa.agents.lexical_checker import LexicalChecker
 from coa.agents.statements import Statement, statements_to_text
@@ -18,7 +19,7 @@ from coa.documents import read_document
 from coa.errors import BadOutput, ConfigError, ModelUnavailable
 from coa.events import EvidenceFound, StageChanged
 from coa.graphs import strategy
-from coa.graphs.check import CheckOutput, build_check, check_estimate, checked_of
+from coa.graphs.check import CheckOutput, build_check, check_estimate
 from coa.graphs.context import InMemoryNotes, ReadContext, ReadOptions
 from coa.graphs.estimates import Forecast
 from coa.graphs.running import run_graph
