@@ -203,7 +203,7 @@ class Weights(NamedTuple):
 
 
 def group_identity(group: ModelGroup, weights: Mapping[str, Weights]) -> str:
-    """The digest of what replies in `group`: every deployment's model and parameters, without keys and headers.
+    """The digest of what replies in `group`: every deployment's model, engine and parameters, without keys and headers.
 
     `weights` are by deployment id. The group's own name, the deployments' order, and the address of weights that are
     known everywhere are of no account.
@@ -238,6 +238,7 @@ def _described(deployment: Deployment, weights: Weights | None) -> dict[str, obj
     known = deployment.root_url is None or (weights is not None and weights.everywhere)
     return {
         "model": deployment.model,
+        "kind": deployment.kind,  # a request says other things to other engines
         "weights": None if weights is None else weights.told,
         "address": None if known else deployment.shown_address,
         "params": _without_secrets(deployment.params or {}),

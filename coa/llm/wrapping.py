@@ -26,7 +26,9 @@ def wrapped(model: ChatModel, gateway: Gateway) -> ChatModel:
 
         def identity() -> str:
             weights = {d.id: weights_of(d, opened.served.get(d.id), opened.files) for d in opened.group.deployments}
-            return group_identity(opened.group, {id_: found for id_, found in weights.items() if found is not None})
+            known = {id_: found for id_, found in weights.items() if found is not None}
+            # Whether a schema is sent along hangs on litellm's tables, too, which change with its releases.
+            return f"{group_identity(opened.group, known)} {model.supports_schema}"
 
         inner = CachedModel(
             model,

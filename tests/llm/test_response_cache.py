@@ -164,6 +164,7 @@ def test_an_identity_changes_with_models_addresses_and_parameters() -> None:
         group(TWO),
         group(ONE, TWO),
         group(replace(ONE, model="openai/m2")),
+        group(replace(ONE, kind="vllm")),
         group(replace(ONE, base_url="http://127.0.0.1:2000/v1")),
         group(replace(TWO, params={"top_p": 0.8})),
         group(replace(TWO, params={"top_p": 0.9, "extra_body": {"adapter": "x"}})),
