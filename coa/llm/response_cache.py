@@ -77,13 +77,10 @@ class CachedModel:
         self._store = store
         self._identity = identity
         self._deployments = None if deployments is None else frozenset(deployments)
-        self._on_trouble = on_trouble
-        self._clock = clock
+        self._reading = _Health(clock, on_trouble)
+        self._writing = _Health(clock, on_trouble)
         self._identifying = asyncio.Lock()
         self._asking: dict[str, asyncio.Future[Completion]] = {}
-        self._down_until = float("-inf")
-        self._failures = 0
-        self._told = False
 
     @property
     def supports_grammar(self) -> bool:
@@ -153,26 +150,43 @@ class CachedModel:
         return self._deployments is None or completion.deployment in self._deployments
 
     async def _stored(self, key: str) -> _Stored | None:
-        if self._clock() < self._down_until:
+        if self._reading.down:
             return None
         try:
             found = await self._store.get(key)
         except CacheError as error:
-            self._failed(error)
+            self._reading.failed(error)
             return None
-        self._works()
+        self._reading.works()
         return None if found is None else _unpacked(found)
 
     async def _keep(self, key: str, completion: Completion) -> None:
         packed = _packed(completion)
-        if packed is None or self._clock() < self._down_until:
+        if packed is None or self._reading.down or self._writing.down:
             return
         try:
             await self._store.put(key, packed, model=self.name)
         except CacheError as error:
-            self._failed(error)
+            self._writing.failed(error)
+        else:
+            self._writing.works()
 
-    def _failed(self, error: CacheError) -> None:
+
+class _Health:
+    """Of one way to use a store; a full disk can still be read."""
+
+    def __init__(self, clock: Callable[[], float], on_trouble: Callable[[str], None] | None) -> None:
+        self._clock = clock
+        self._on_trouble = on_trouble
+        self._failures = 0
+        self._down_until = float("-inf")
+        self._told = False
+
+    @property
+    def down(self) -> bool:
+        return self._clock() < self._down_until
+
+    def failed(self, error: CacheError) -> None:
         self._failures += 1
         self._down_until = self._clock() + min(_MAX_RETRY_S, _RETRY_S * 2 ** min(self._failures - 1, 10))
         if self._told or (self._failures == 1 and isinstance(error, StoreSlow)):
@@ -181,7 +195,7 @@ class CachedModel:
         if self._on_trouble is not None:
             self._on_trouble(f"replies are not kept: {error.message}")
 
-    def _works(self) -> None:
+    def works(self) -> None:
         self._failures, self._told = 0, False
 
 

@@ -41,6 +41,7 @@ class Broken:
 
     def __init__(self, *, down: bool = True) -> None:
         self.down = down
+        self.full = False
         self.asked = 0
         self.inner = InMemoryResponses(100_000)
 
@@ -50,6 +51,8 @@ class Broken:
 
     async def put(self, key: str, reply: bytes, *, model: str) -> None:
         self._check()
+        if self.full:
+            raise CacheError("the disk is full.")
         await self.inner.put(key, reply, model=model)
 
     async def stats(self) -> StoreStats:
@@ -299,6 +302,21 @@ async def test_a_broken_store_costs_one_warning_and_no_call() -> None:
     await model.complete(PROMPT, GREEDY)
     assert len(told) == 2, "another outage"
     assert "the disk is full" in told[0]
+
+
+async def test_a_store_that_can_only_be_read_is_read_and_told_once() -> None:
+    told: list[str] = []
+    now = [0.0]
+    store = Broken(down=False)
+    scripted = ScriptedModel(respond=lambda *_: completion())
+    model = cached(scripted, store, on_trouble=told.append, clock=lambda: now[0])
+    await model.complete(PROMPT, GREEDY)
+    store.full = True
+    for second in range(20):
+        now[0] = float(second)
+        assert (await model.complete(PROMPT, GREEDY)).usage.reused
+        assert not (await model.complete(replace(PROMPT, tail=f"Say {second}."), GREEDY)).usage.reused
+    assert len(told) == 1
 
 
 async def test_a_store_that_goes_on_failing_is_asked_less_and_less_often() -> None:
