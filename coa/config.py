@@ -46,6 +46,7 @@ __all__ = [
     "user_config_file",
 ]
 
+_DATABASES = ("postgresql://", "postgres://", "redis://", "rediss://", "os.environ/")
 _Count = Annotated[int, Field(ge=1)]
 _READING_LIMITS = {key: limit for key, limit in asdict(DEFAULT_LIMITS).items() if key != "max_bytes"}
 
@@ -130,6 +131,8 @@ class Settings(BaseModel):
     n_threads: _Count | None = None
     """Of the embedded engine; None uses the machine's cores."""
     redis_url: str | None = None
+    checkpoints: str | None = None
+    """A database for the graphs' checkpoints, postgresql://… or redis://…; None keeps them in the run's folder."""
     model_list: list[dict[str, Any]] = Field(default_factory=list)
     """litellm proxy's own form; `os.environ/NAME` is resolved when a call needs it."""
     router_settings: dict[str, Any] = Field(default_factory=dict)
@@ -145,6 +148,13 @@ class Settings(BaseModel):
             if not isinstance(params, dict) or not isinstance(params.get("model"), str):
                 raise ValueError(f"entry {n + 1} ({entry['model_name']}) has no litellm_params.model")
         return models
+
+    @field_validator("checkpoints")
+    @classmethod
+    def _check_checkpoints(cls, where: str | None) -> str | None:
+        if where is not None and not where.startswith(_DATABASES):
+            raise ValueError("expected postgresql://… or redis://…")
+        return where
 
     @field_validator("roles")
     @classmethod
@@ -327,7 +337,7 @@ def _told(detail: ErrorDetails, origins: Mapping[str, str]) -> str:
     message = detail["msg"].removeprefix("Value error, ").partition(", unable to parse")[0]
     message = message.replace("Input should be", "expected")
     given = detail["input"]
-    shown = "" if _NESTED[key] or hides_all(key) or key.endswith("_url") else f", got {given!r}"
+    shown = "" if _NESTED[key] or hides_all(key) or key.endswith("_url") or key == "checkpoints" else f", got {given!r}"
     return f"{origins[key]}: {path}: {message}{shown}"
 
 

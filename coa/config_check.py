@@ -117,7 +117,7 @@ def _told(look: Callable[[], object]) -> Iterator[str]:
 
 
 def _unset_variables(settings: Settings) -> Iterator[str]:
-    places: list[tuple[str, object]] = [("redis_url", settings.redis_url)]
+    places: list[tuple[str, object]] = [("redis_url", settings.redis_url), ("checkpoints", settings.checkpoints)]
     places += [(f"model_list[{n}] ({entry['model_name']!r})", entry) for n, entry in enumerate(settings.model_list)]
     places += [("router_settings", settings.router_settings), ("litellm_settings", settings.litellm_settings)]
     for where, value in places:

@@ -27,7 +27,7 @@ MASK = "********"
 """Stands where a secret stood."""
 
 _REMOVED = "<not stored>"
-_MAY_HOLD_SECRETS = ("model_list", "router_settings", "litellm_settings", "redis_url")
+_MAY_HOLD_SECRETS = ("model_list", "router_settings", "litellm_settings", "redis_url", "checkpoints")
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 _SECRET_WORD = re.compile(
     r".*(?:secret|passw|passphrase|credential|authorization|bearer|cookie).*|pass|pwd"
@@ -141,8 +141,9 @@ def with_secrets(stored: Mapping[str, Any], present: _Settings) -> dict[str, Any
     raw["model_list"] = filled
     for key in ("router_settings", "litellm_settings"):
         raw[key] = _filled(raw.get(key, {}), current[key])
-    if raw.get("redis_url") == _REMOVED:
-        raw["redis_url"] = current["redis_url"]
+    for key in ("redis_url", "checkpoints"):
+        if raw.get(key) == _REMOVED:
+            raw[key] = current[key]
     return raw
 
 

@@ -294,7 +294,8 @@ class Session:
                 question=record.question,
                 context=run.context,
                 run_id=record.run_id,
-                checkpoints=resolve_environment(self.settings.checkpoints) or self.runs.path(record.run_id) / "state.sqlite",
+                checkpoints=resolve_environment(self.settings.checkpoints)
+                or self.runs.path(record.run_id) / "state.sqlite",
                 on_event=self._emit,
                 on_control=self._stop.listen,
                 review=review,

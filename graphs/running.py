@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import sqlite3
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
 from langchain_core.runnables import RunnableConfig
-from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 from langgraph.errors import GraphDrained
 from langgraph.graph import StateGraph
 from langgraph.runtime import RunControl
 from langgraph.types import Command, StateSnapshot
 
-from coa.errors import ReviewNeeded, RunDrained, StorageError
+from coa.errors import ReviewNeeded, RunDrained
 from coa.events import Event
+from coa.graphs.checkpoints import checkpointer
 from coa.graphs.context import ReadContext
 from coa.graphs.state import STATE_VERSION, ReadInput, ReadOutput
 
@@ -34,14 +32,15 @@ async def run_graph(
     question: str | None,
     context: ReadContext,
     run_id: str,
-    checkpoints: Path,
+    checkpoints: Path | str,
     on_event: Callable[[Event], None],
     on_control: Callable[[Callable[[str], None]], None],
     review: object = None,
 ) -> ReadOutput:
     """What the graph ends with; goes on from the last checkpoint when there is one.
 
-    `review` answers a graph that waits for a person (`ReviewNeeded`), in the form that its interrupt asks for.
+    `checkpoints` is what `checkpointer` opens. `review` answers a graph that waits for a person (`ReviewNeeded`), in
+    the form that its interrupt asks for.
 
     `on_control` is given a function that drains the run: the step in hand is finished and checkpointed. A
     cancellation breaks off the model call in hand and lets the graph end by itself: one that is cancelled
@@ -82,7 +81,7 @@ async def _run(
     *,
     context: ReadContext,
     run_id: str,
-    checkpoints: Path,
+    checkpoints: Path | str,
     on_event: Callable[[Event], None],
     control: RunControl,
     review: object,
@@ -91,7 +90,7 @@ async def _run(
         "configurable": {"thread_id": run_id},
         "recursion_limit": _STEPS_PER_CHUNK * (context.n_chunks + len(context.parts)) + _MORE_STEPS,
     }
-    async with _storage_errors(checkpoints), AsyncSqliteSaver.from_conn_string(str(checkpoints)) as saver:
+    async with checkpointer(checkpoints) as saver:
         compiled = graph.compile(checkpointer=saver, name=run_id)
         before = await compiled.aget_state(config)
         given: Any = Command(resume=review) if before.interrupts else None
@@ -139,14 +138,3 @@ def _review_needed(state: StateSnapshot, run_id: str) -> ReviewNeeded:
         payload=state.interrupts[0].value,
         hint=f"Go on with: coa resume {run_id}",
     )
-
-
-@contextlib.asynccontextmanager
-async def _storage_errors(checkpoints: Path) -> AsyncIterator[None]:
-    """Turns what sqlite raises (disk full, read-only, damaged file) into StorageError."""
-    try:
-        yield
-    except sqlite3.Error as error:
-        raise StorageError(
-            f"{checkpoints}: {error}.", hint="Free some space or check the folder, then `coa resume`; notes are kept."
-        ) from error

@@ -18,6 +18,7 @@ _SECTIONS: dict[str, dict[str, str]] = {
     "Where things are": {
         "home": "runs, models, documents and kept replies",
         "redis_url": "redis://host:6379/0; rate limits and kept replies are shared there; null: no Redis",
+        "checkpoints": "postgresql:// or redis:// for the graphs' checkpoints; null: in each run's folder",
     },
     "Which model": {
         "model": "a model_list name, a catalogue name (coa models list), a GGUF file, or a litellm model",
