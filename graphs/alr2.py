@@ -59,7 +59,7 @@ class Alr2State(ReadState, total=False):
     gained: bool
     """Whether this round added to the evidence."""
     dropped: int
-    """Named sentences that do not exist, over all rounds."""
+    """Sentences that retrievers named and found not to exist themselves, over all rounds."""
     struck: list[str]
     """Ids that a person struck out: "3.7"."""
     answered: bool
@@ -104,7 +104,7 @@ def build_alr2(
     graph.add_conditional_edges("retrieve", _after_retrieve, ["retrieve", "verify"])
     graph.add_conditional_edges("verify", _after_verify, ["review", "reason"])
     graph.add_edge("review", "reason")
-    graph.add_conditional_edges("reason", _after_reason, ["retrieve", "reason", cite])
+    graph.add_conditional_edges("reason", _after_reason, ["retrieve", cite])
     return graph
 
 
@@ -179,7 +179,7 @@ async def verify(state: Alr2State, runtime: Runtime[ReadContext]) -> dict[str, o
     n_dropped = state["dropped"] + checked.dropped
     if n_dropped:
         message = f"{n_dropped} sentence{'s' if n_dropped > 1 else ''} that the model named are not in the text."
-        changed |= {"dropped": n_dropped, "warnings": [message]}
+        changed["warnings"] = [message]
     return changed
 
 
@@ -229,6 +229,8 @@ async def reason(
         if reply.rewritten_query:
             return _next_round(state, reply.rewritten_query)
         reply = await ask_reasoner(runtime, agent, question, lines, last=True)  # it wants more, and cannot say what
+    if reply.verdict == "not_in_text" and _incomplete(state, context):
+        reply = reply._replace(verdict="too_little")  # what was not read may say it
     await keep_answer(context.notes, part, reply, rounds=round_)
     changed = _next_part(state, context)
     if reply.left_out:
@@ -247,6 +249,12 @@ async def _may_go_on(state: Alr2State, context: ReadContext, demand: Demand) -> 
     if not state["gained"]:
         return False
     return context.budget.refusal(context.spent, demand, context.manager_demand) is None
+
+
+def _incomplete(state: Alr2State, context: ReadContext) -> bool:
+    """Whether chunks that were to be read were not."""
+    failed = (s.cause is not None for s in context.notes.all_steps() if s.key.startswith(f"evidence/{state['part']}/"))
+    return state["stopped"] is not None or any(failed)
 
 
 def _begun(question: str) -> dict[str, object]:

@@ -353,6 +353,12 @@ async def test_a_chunk_that_fails_is_skipped_and_the_others_still_answer(run: Ru
         await again(model, on_worker_failure="fail")
 
 
+async def test_what_was_not_read_may_say_it(run: Run) -> None:
+    output = await run(ScriptedModel(respond=_by({0: "Paris"}, "unused")))
+    assert (output["answer"], output["verdict"]) == ("The text does not say.", "too_little")
+    assert output["coverage"]["read"] == 3
+
+
 async def test_a_limit_ends_the_reading_and_the_evidence_so_far_answers(run: Run) -> None:
     run.options = ReadOptions(max_parallel=1)
     model = ScriptedModel(respond=_by({0: "2"}, "ANSWER\nFrom its nail [1.2]."))
