@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass, replace
-from typing import Any, Generic, Literal, NamedTuple, NoReturn, TypeVar, get_origin
+from typing import Any, Generic, Literal, NamedTuple, NoReturn, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, RootModel, ValidationError
 
@@ -231,10 +231,20 @@ def _wrapped(data: object, form: type[M]) -> M | None:
     if not isinstance(data, list | dict) or not data:
         return None
     items = data if isinstance(data, list) else [data]
-    if issubclass(form, RootModel):
-        return _validated(items, form)[0]
-    name = _list_field(form)
-    return None if name is None else _validated({name: items}, form)[0]
+    root = issubclass(form, RootModel)
+    name = "root" if root else _list_field(form)
+    if name is None:
+        return None
+    kind = next(iter(get_args(form.model_fields[name].annotation)), None)
+    if isinstance(kind, type) and issubclass(kind, BaseModel) and not issubclass(kind, RootModel):
+        names = _names(kind)
+        if any(isinstance(item, dict) and not names.intersection(item) for item in items):
+            return None  # an item of nothing but defaults would be made up
+    return _validated(items if root else {name: items}, form)[0]
+
+
+def _names(form: type[BaseModel]) -> set[object]:
+    return {name for key, field in form.model_fields.items() for name in (key, field.alias, field.validation_alias)}
 
 
 def _together(values: list[Any]) -> object:

@@ -196,6 +196,22 @@ def test_an_empty_string_that_the_reply_has_is_nobody_elses() -> None:
     assert facts('{"facts": [{"text": "",}]}') == [""]
 
 
+class Loose(BaseModel):
+    title: str = "untitled"
+
+
+class Titles(BaseModel):
+    titles: list[Loose]
+
+
+def test_an_object_of_another_form_is_no_item_of_defaults() -> None:
+    for text in ('{"answer": "yes"}', '[{"answer": "yes"}]', '{"a": 1}\n{"b": 2}'):
+        assert not isinstance(parse_reply(text, Titles), Parsed)
+    read = parse_reply('[{"title": "One"}]', Titles)
+    assert isinstance(read, Parsed)
+    assert [item.title for item in read.value.titles] == ["One"]
+
+
 def test_an_empty_list_is_an_answer_and_a_list_that_only_began_is_none() -> None:
     assert facts('{"facts": []}') == []
     assert facts('{"facts": []', cut_off=True) == []
