@@ -11,7 +11,7 @@ import hashlib
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
 from pydantic import BaseModel, Field
@@ -66,6 +66,10 @@ _REPEAT_PENALTY = 1.05
 # A reply that leaves out more than this is no structure of the chunk.
 _LEAST_COVERED = 0.5
 _CALLS = 2
+_EXAMPLE = frozenset(
+    {"noun phrase", "first aspect", "second aspect", "a part of it", "another part of it", "first description"}
+)
+"""What stands for titles in the prompts; very weak models write it down."""
 _HOW: dict[str, How] = {
     "enforced": "enforced",
     "parsed": "strict",
@@ -208,7 +212,7 @@ class Structurizer:
                 error.usage = usage.merged(error.usage or Usage())
                 raise
             usage = usage.plus(completion.usage, seconds=completion.seconds)
-            read = self._read(completion.text, texts)
+            read = _without_echoes(self._read(completion.text, texts))
             if covered(read.drafts, len(texts)) >= _LEAST_COVERED * len(texts):
                 return self._reply(read, texts, usage, how if read.fault is None or how != "strict" else "repaired")
             remark = f"An earlier reply could not be used: {read.fault or 'it left most of the text out'}."
@@ -289,6 +293,20 @@ def _titles(sentences: Sequence[str]) -> TitleOf:
 
 def _plain(texts: Sequence[str]) -> Structure:
     return plain_structure(len(texts), _titles(texts)(0, len(texts)))
+
+
+def _without_echoes(read: _Read) -> _Read:
+    """What was read without the prompt's own example; nothing where most of it is that."""
+    echoed = [d for d in read.drafts if _is_echo(d.title)]
+    if 2 * len(echoed) > len(read.drafts):
+        return _Read("", (), "it repeats the example of the form")
+    for draft in echoed:
+        draft.title = ""
+    return read if not _is_echo(read.scope) else replace(read, scope="")
+
+
+def _is_echo(title: str) -> bool:
+    return title.strip(" .").casefold() in _EXAMPLE
 
 
 def _draft(form: AspectForm) -> Draft:

@@ -104,6 +104,31 @@ async def test_a_reply_that_was_cut_off_keeps_what_it_says(chunk: Chunk, limits:
     assert (master.title, master.origin, rest.origin) == ("Its master", "model", "code")
 
 
+async def test_the_prompts_own_example_is_no_structure(chunk: Chunk, limits: Limits) -> None:
+    model = ScriptedModel(["Scope: noun phrase\n1. first aspect [1-9]\n2. second aspect [10-12]", LINES])
+    made = await Structurizer(model, limits, FULL).structurize(chunk)
+    assert made.how == "asked again"
+    assert "repeats the example" in model.calls[1].prompt.tail
+
+
+async def test_one_title_out_of_the_example_is_made_by_code(chunk: Chunk, limits: Limits) -> None:
+    model = ScriptedModel(["Scope: noun phrase\n1. Its master [1-4]\n2. second aspect [5-8]\n3. Its cargo [9-12]"])
+    made = await Structurizer(model, limits, FULL).structurize(chunk)
+    assert [a.origin for a in made.structure.aspects] == ["model", "code", "model"]
+    assert made.structure.scope == "Its master"
+
+
+async def test_the_example_in_the_prompts_is_known(chunk: Chunk, limits: Limits) -> None:
+    model = ScriptedModel(respond=lambda *_: LINES)
+    await Structurizer(model, limits, FULL).structurize(chunk)
+    example = model.calls[0].prompt.tail.partition("Scope: ")[2].splitlines()
+    titles = [example[0], *(line.partition(" ")[2].rpartition(" [")[0] for line in example[1:])]
+    for title in titles:
+        reply = f"Scope: x\n1. {title} [1-12]"
+        made = await Structurizer(ScriptedModel([reply, reply]), limits, FULL).structurize(chunk)
+        assert made.how == "fallback", title
+
+
 async def test_a_failing_second_call_carries_the_usage_of_the_first(chunk: Chunk, limits: Limits) -> None:
     model = ScriptedModel(["no", ModelUnavailable("down")])
     with pytest.raises(ModelUnavailable) as caught:
