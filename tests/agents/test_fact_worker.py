@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -339,3 +340,24 @@ def test_roles_of_a_graph_are_filled_and_prompts_named(limits: Limits) -> None:
     }
     assert set(manager.prompt_digests) == {"fact_manager_question", "fact_manager_summary"}
     assert len(FactWorker.template_texts(FULL)) == 4
+
+
+@pytest.mark.slow
+async def test_on_a_real_engine_the_grammar_holds_a_small_model_to_the_form() -> None:
+    from coa.agents.fact_replies import facts_grammar
+    from coa.llm.deployments import Deployment, ModelGroup
+    from coa.llm.embedded import EmbeddedEngine
+    from coa.llm.litellm_model import LitellmModel
+    from coa.testing.models import test_model_path as model_path
+
+    ids = r"(?:\[\d+(?:\.\d+)?\])"
+    fact = rf"- [^\n\[\]()]+ {ids}{{1,4}}(?: \(contradicts {ids}\))?(?: \(unsure\))?"
+    line = rf"(?:{fact}|\? [^\n\[\]()]+(?: {ids}{{1,4}})?|closed \d+)"
+    with EmbeddedEngine.start(model_path(), alias="tiny", n_ctx=2048) as engine:
+        group = ModelGroup("tiny", (Deployment("t", "openai/tiny", "llama_server", engine.base_url, engine.api_key),))
+        model = LitellmModel(group)
+        asked = Prompt(tail="Write about Ada, who left for Rome in May with a brass key.")
+        said = await model.complete(asked, Decoding(300, grammar=facts_grammar(150), repeat_penalty=1.1))
+        await model.close()
+    assert said.finish_reason == "stop"
+    assert re.fullmatch(rf"NO_INFORMATION|{line}(?:\n{line})*", said.text), said.text
