@@ -160,6 +160,7 @@ class _Call:
         self._emit = emit
         self._spent: list[CallUsage] = []
         self._failed: set[str] = set()
+        self._refused = False
         self._refused_by: str | None = None
         """The deployment that no other call is sent to while this one waits."""
 
@@ -177,7 +178,13 @@ class _Call:
             stream=emit is not None,
         )
         async with model._slots or contextlib.nullcontext():
-            admission = Admission(model._pacing, deadline, tokens=self._tokens_at_most(), avoid=frozenset(self._failed))
+            admission = Admission(
+                model._pacing,
+                deadline,
+                tokens=self._tokens_at_most(),
+                avoid=frozenset(self._failed),
+                refused=self._refused,
+            )
             outcome: Outcome = "dropped"
             failed: ModelError | None = None
             try:
@@ -188,6 +195,7 @@ class _Call:
             except Exception as error:  # the one place where litellm's many exceptions become ours
                 failed = self._translated(error, admission, deadline)
                 outcome = _outcome(failed)
+                self._refused = outcome == "limited"
                 cause = blotted_cause(error, model._secrets)
             finally:
                 if admission.leave(outcome):

@@ -47,11 +47,18 @@ class Pace:
         """Whether its last calls failed, so that another deployment is the better choice; `now` by the event loop."""
         return now < self._suspect_until
 
-    async def enter(self) -> int:
-        """Waits for its turn. The ticket goes to `leave`."""
+    async def enter(self, *, again: bool = False) -> int:
+        """Waits for its turn; the ticket goes to `leave`.
+
+        One that was refused before comes `again` and goes to the front: otherwise each of many callers would
+        use up its attempts on a limit that a single one can find out to be full.
+        """
         if self._waiting or not self.free:
             waiter = asyncio.get_running_loop().create_future()
-            self._waiting.append(waiter)
+            if again:
+                self._waiting.appendleft(waiter)
+            else:
+                self._waiting.append(waiter)
             try:
                 await waiter
             except asyncio.CancelledError:
@@ -204,14 +211,26 @@ class Pacing:
 class Admission:
     """One attempt of a call on its way to a deployment, and on to another one where the Router falls back."""
 
-    def __init__(self, pacing: Pacing, deadline: Deadline, *, tokens: int, avoid: frozenset[str] = frozenset()) -> None:
-        """`tokens` is what it may take at most; `avoid` are deployments that have failed this call already."""
+    def __init__(
+        self,
+        pacing: Pacing,
+        deadline: Deadline,
+        *,
+        tokens: int,
+        avoid: frozenset[str] = frozenset(),
+        refused: bool = False,
+    ) -> None:
+        """`tokens` is what it may take at most; `avoid` are deployments that have failed this call already.
+
+        `refused` says that its last attempt was turned away for its rate.
+        """
         self._pacing = pacing
         self._deadline = deadline
         self._tokens = tokens
         self._task = asyncio.current_task()
         self._ticket: int | None = None
         self._grant: Grant | None = None
+        self._refused = refused
         self.avoid = avoid
         self.deployment: str | None = None
         """Where it was sent last."""
@@ -227,7 +246,7 @@ class Admission:
         """Waits until the call may go to the deployment; its time begins when this returns."""
         self.leave("failed")  # a fallback: the deployment before has failed
         self.deployment = deployment
-        self._ticket = await self._pacing.pace(deployment).enter()
+        self._ticket = await self._pacing.pace(deployment).enter(again=self._refused)
         try:
             self._grant = await self._pacing.booked(deployment, self._tokens)
         except BaseException:
