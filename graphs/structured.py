@@ -91,16 +91,7 @@ def build_structured(
         return await _read(state, runtime, needed(worker or runtime.context.worker, "worker"))
 
     async def answer(state: StructuredState, runtime: Runtime[ReadContext]) -> dict[str, object]:
-        """Lets the manager answer from the part's last unit, and turns to the next part."""
-        await answer_part(
-            runtime.context,
-            runtime.stream_writer,
-            needed(manager or runtime.context.manager, "manager"),
-            CommunicationUnit(state["unit_text"], state["unit_chunk"]),
-            question=state["question"],
-            part=state["part"],
-        )
-        return {"part": state["part"] + 1, "position": 0, "chosen": [], "unit_text": "", "unit_chunk": -1}
+        return await _answer(state, runtime, needed(manager or runtime.context.manager, "manager"))
 
     graph: StructuredGraph = StateGraph(
         StructuredState, context_schema=ReadContext, input_schema=ReadInput, output_schema=ReadOutput
@@ -200,6 +191,15 @@ async def _read(state: StructuredState, runtime: Runtime[ReadContext], worker: R
             f"page {at + 1} of the chosen aspects was not read: {taken.cause}",
         ]
     return changed
+
+
+async def _answer(state: StructuredState, runtime: Runtime[ReadContext], manager: Answering) -> dict[str, object]:
+    """Lets the manager answer from the part's last unit, and turns to the next part."""
+    unit = CommunicationUnit(state["unit_text"], state["unit_chunk"])
+    await answer_part(
+        runtime.context, runtime.stream_writer, manager, unit, question=state["question"], part=state["part"]
+    )
+    return {"part": state["part"] + 1, "position": 0, "chosen": [], "unit_text": "", "unit_chunk": -1}
 
 
 _DONE = -1
