@@ -6,6 +6,7 @@ stands in the source. For models too small to judge there is a checker by words,
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol, runtime_checkable
@@ -21,7 +22,7 @@ from coa.llm.budget import Demand
 from coa.llm.chat import Decoding
 from coa.llm.schemas import shape
 from coa.llm.structured import structured
-from coa.reading import Prompt, harmless, render_text
+from coa.reading import SYSTEM, Prompt, harmless, render_text
 from coa.tokens import EstimatedTokens, TokenCounter
 from coa.types import Usage
 
@@ -32,6 +33,7 @@ CheckLabel = Literal["true", "false", "not_in_text"]
 _MOST_SENTENCES = 4
 _MOST_CALLS = 2
 _REPLY_TOKENS = 256
+_CHAT_TEMPLATE_TOKENS = 64
 # Of the estimate; the vocabularies of small models take up to half as many tokens again.
 _MARGIN = 0.25
 
@@ -97,7 +99,7 @@ class Checker(Prompted):
 
         Raises: BadOutput where the reply has no label, twice; any other ModelError of the call.
         """
-        shown = self._fitting(evidence)
+        shown = await asyncio.to_thread(self._fitting, evidence)
         if not shown:
             return CheckReport("not_in_text", (), "no sentence has anything to do with it", Usage(), len(evidence))
         numbered = [r for line in shown for r in line.references]
@@ -105,7 +107,7 @@ class Checker(Prompted):
         tail = template.render(
             evidence=_numbered(shown), statement=harmless(" ".join(statement.split())), form=shape(_Judgement)
         )
-        decoding = Decoding(min(_REPLY_TOKENS, self.limits.answer_tokens), self.temperature)
+        decoding = Decoding(self._reply_tokens, self.temperature)
         reply = await structured(self.model, Prompt(tail=tail), decoding, _Judgement)
         named = dict.fromkeys(n for n in reply.value.sentences if 1 <= n <= len(numbered))
         references = tuple(numbered[n - 1] for n in named)[:_MOST_SENTENCES]
@@ -116,13 +118,25 @@ class Checker(Prompted):
 
     def demand(self, statement: str) -> Demand:
         """The most that `check` can take: both calls, in case the first reply is not in form."""
-        out = min(_REPLY_TOKENS, self.limits.answer_tokens)
-        return Demand(_MOST_CALLS, _MOST_CALLS * (self.limits.window - out), _MOST_CALLS * out)
+        limits = self.limits
+        prompt = limits.template_tokens + limits.question_tokens + limits.chunk_tokens
+        return Demand(_MOST_CALLS, _MOST_CALLS * prompt, _MOST_CALLS * self._reply_tokens)
+
+    @property
+    def _reply_tokens(self) -> int:
+        return min(_REPLY_TOKENS, self.limits.answer_tokens)
 
     def _fitting(self, evidence: Sequence[EvidenceLine]) -> list[EvidenceLine]:
         """The evidence without what does not fit where a worker has its chunk: the least relevant lines go first."""
-        left = self.limits.chunk_tokens
-        counts = self.counter.count([_numbered([line]) + "\n\n" for line in evidence])
+        limits = self.limits
+        own, *counts = self.counter.count(
+            [
+                SYSTEM + "\n" + "\n".join(self.template_texts(self.profile)) + shape(_Judgement) + "\n",
+                *(_numbered([line]) + "\n\n" for line in evidence),
+            ]
+        )
+        rest = limits.window - limits.question_tokens - self._reply_tokens - own - _CHAT_TEMPLATE_TOKENS
+        left = min(limits.chunk_tokens, rest)
         kept: list[EvidenceLine] = []
         for line, n_tokens in sorted(zip(evidence, counts, strict=True), key=lambda pair: -pair[0].relevance):
             if n_tokens <= left:
