@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TypeVar
 
 from coa.errors import ConfigError
-from coa.llm.chat import ChatModel, Completion, Decoding, OnText
+from coa.llm.chat import ChatModel, Completion, Decoding, OnText, WrappedModel
 from coa.reading import Prompt
 
 __all__ = ["prefaced", "sampled"]
@@ -20,48 +20,24 @@ __all__ = ["prefaced", "sampled"]
 _Agent = TypeVar("_Agent")
 
 
-@dataclass(frozen=True, slots=True)
-class _Sampled:
-    inner: ChatModel
-    seed: int
-    temperature: float
-
-    @property
-    def name(self) -> str:
-        return self.inner.name
-
-    @property
-    def supports_grammar(self) -> bool:
-        return self.inner.supports_grammar
-
-    @property
-    def supports_schema(self) -> bool:
-        return self.inner.supports_schema
+class _Sampled(WrappedModel):
+    def __init__(self, model: ChatModel, seed: int, temperature: float) -> None:
+        super().__init__(model)
+        self._seed = seed
+        self._temperature = temperature
 
     async def complete(self, prompt: Prompt, decoding: Decoding, *, on_text: OnText | None = None) -> Completion:
-        decoding = replace(decoding, temperature=self.temperature, seed=self.seed)
-        return await self.inner.complete(prompt, decoding, on_text=on_text)
+        decoding = replace(decoding, temperature=self._temperature, seed=self._seed)
+        return await self._model.complete(prompt, decoding, on_text=on_text)
 
 
-@dataclass(frozen=True, slots=True)
-class _Prefaced:
-    inner: ChatModel
-    text: str
-
-    @property
-    def name(self) -> str:
-        return self.inner.name
-
-    @property
-    def supports_grammar(self) -> bool:
-        return self.inner.supports_grammar
-
-    @property
-    def supports_schema(self) -> bool:
-        return self.inner.supports_schema
+class _Prefaced(WrappedModel):
+    def __init__(self, model: ChatModel, text: str) -> None:
+        super().__init__(model)
+        self._text = text
 
     async def complete(self, prompt: Prompt, decoding: Decoding, *, on_text: OnText | None = None) -> Completion:
-        return await self.inner.complete(replace(prompt, tail=self.text + prompt.tail), decoding, on_text=on_text)
+        return await self._model.complete(replace(prompt, tail=self._text + prompt.tail), decoding, on_text=on_text)
 
 
 def sampled(agent: _Agent, *, seed: int, temperature: float) -> _Agent:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 
-from coa.llm.chat import ChatModel, Completion, Decoding, OnText
+from coa.llm.chat import ChatModel, Completion, Decoding, OnText, WrappedModel
 from coa.reading import Prompt
 
 __all__ = ["call_labels", "labelled", "labels"]
@@ -37,22 +37,10 @@ def labelled(model: ChatModel, **values: str) -> ChatModel:
     return _Labelled(model, values)
 
 
-class _Labelled:
+class _Labelled(WrappedModel):
     def __init__(self, model: ChatModel, values: Mapping[str, str]) -> None:
-        self._model = model
+        super().__init__(model)
         self._values = values
-
-    @property
-    def name(self) -> str:
-        return self._model.name
-
-    @property
-    def supports_grammar(self) -> bool:
-        return self._model.supports_grammar
-
-    @property
-    def supports_schema(self) -> bool:
-        return self._model.supports_schema
 
     async def complete(self, prompt: Prompt, decoding: Decoding, *, on_text: OnText | None = None) -> Completion:
         with labels(**self._values):

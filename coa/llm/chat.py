@@ -10,7 +10,7 @@ from typing import Literal, Protocol
 from coa.reading import Prompt
 from coa.types import CallUsage
 
-__all__ = ["ChatModel", "Completion", "Decoding", "FinishReason", "OnText", "visible_text"]
+__all__ = ["ChatModel", "Completion", "Decoding", "FinishReason", "OnText", "WrappedModel", "visible_text"]
 
 FinishReason = Literal["stop", "length", "content_filter", "other"]
 OnText = Callable[[str], None]
@@ -79,6 +79,28 @@ class ChatModel(Protocol):
         only what goes beyond the part already given when the texts agree, which they do under greedy decoding.
         """
         ...
+
+
+class WrappedModel:
+    """What wrappers of a `ChatModel` share: they say of themselves what the wrapped one does, and change its calls."""
+
+    def __init__(self, model: ChatModel) -> None:
+        self._model = model
+
+    @property
+    def name(self) -> str:
+        """See `ChatModel`."""
+        return self._model.name
+
+    @property
+    def supports_grammar(self) -> bool:
+        """See `ChatModel`."""
+        return self._model.supports_grammar
+
+    @property
+    def supports_schema(self) -> bool:
+        """See `ChatModel`."""
+        return self._model.supports_schema
 
 
 def visible_text(text: str) -> str:

@@ -21,7 +21,7 @@ from typing import NamedTuple
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from coa.errors import CacheError, ModelError
-from coa.llm.chat import ChatModel, Completion, Decoding, OnText
+from coa.llm.chat import ChatModel, Completion, Decoding, OnText, WrappedModel
 from coa.llm.deployments import Deployment, ModelGroup
 from coa.llm.download import LocalModel
 from coa.llm.litellm_clients import on_loopback
@@ -50,7 +50,7 @@ class _Stored(BaseModel):
     deployment: str
 
 
-class CachedModel:
+class CachedModel(WrappedModel):
     """`model` with a store of replies before it; see `ChatModel`.
 
     The same call made twice at once is made once. A reply out of the store is marked by `CallUsage.reused`, and has
@@ -72,8 +72,7 @@ class CachedModel:
         `deployments` are the ids whose replies are kept, None for all: what a fallback to another group replied is
         not this group's. `on_trouble` is told of each outage of the store once.
         """
-        self.name = model.name
-        self._model = model
+        super().__init__(model)
         self._store = store
         self._identity = identity
         self._deployments = None if deployments is None else frozenset(deployments)
@@ -81,16 +80,6 @@ class CachedModel:
         self._writing = _Health(clock, on_trouble)
         self._identifying = asyncio.Lock()
         self._asking: dict[str, asyncio.Future[Completion]] = {}
-
-    @property
-    def supports_grammar(self) -> bool:
-        """See `ChatModel`."""
-        return self._model.supports_grammar
-
-    @property
-    def supports_schema(self) -> bool:
-        """See `ChatModel`."""
-        return self._model.supports_schema
 
     async def complete(self, prompt: Prompt, decoding: Decoding, *, on_text: OnText | None = None) -> Completion:
         """The stored reply, else the model's; see `ChatModel.complete`."""

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from coa.errors import CoaError
 from coa.llm.call_labels import call_labels
-from coa.llm.chat import ChatModel, Completion, Decoding, OnText
+from coa.llm.chat import ChatModel, Completion, Decoding, OnText, WrappedModel
 from coa.llm.deployments import ModelGroup
 from coa.reading import Prompt
 
@@ -34,24 +34,13 @@ _CONFIGURED_BY = ("OTEL_TRACES_EXPORTER", "OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_E
 _OTLP = {"grpc": "otlp_proto_grpc", "http/protobuf": "otlp_proto_http"}
 
 
-class ObservedModel:
+class ObservedModel(WrappedModel):
     """`model` with its calls told to logs and traces; see `ChatModel`."""
 
     def __init__(self, model: ChatModel, group: ModelGroup | None = None) -> None:
         """`group` tells which model a deployment serves."""
-        self.name = model.name
-        self._model = model
+        super().__init__(model)
         self._group = group
-
-    @property
-    def supports_grammar(self) -> bool:
-        """See `ChatModel`."""
-        return self._model.supports_grammar
-
-    @property
-    def supports_schema(self) -> bool:
-        """See `ChatModel`."""
-        return self._model.supports_schema
 
     async def complete(self, prompt: Prompt, decoding: Decoding, *, on_text: OnText | None = None) -> Completion:
         """See `ChatModel.complete`."""
