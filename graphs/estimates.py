@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from coa.agents.quoting import QUOTE_ANSWER_TOKENS, QUOTES_KEPT
+from coa.agents.quoting import QUOTE_ANSWER_TOKENS, QUOTES_ASKED
 from coa.graphs.context import ReadOptions
 from coa.limits import Limits
 from coa.runs import RunPlan
@@ -153,11 +152,9 @@ def _several(forecast: Forecast, paths: int) -> Estimate:
 
 
 def _quotes(forecast: Forecast, paths: int) -> Estimate:
-    """A call for each sentence that enters the best few; in n chunks of like worth that is k + k ln(n / k)."""
+    """At most so many sentences of each part are asked about, however long it is."""
     if forecast.question_tokens is None:
         return Estimate(0, 0, 0, 0)
-    kept = QUOTES_KEPT
-    per_part = (kept + kept * math.log(max(1.0, len(p.chunks) / kept)) for p in forecast.plan.parts)
-    calls = round(sum(per_part)) * paths
+    calls = QUOTES_ASKED * len(forecast.plan.parts) * paths
     prompt = calls * (_SHORTEN_TOKENS + forecast.question_tokens)
     return Estimate(calls, prompt, calls * QUOTE_ANSWER_TOKENS, 0)
