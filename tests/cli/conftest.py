@@ -33,9 +33,7 @@ def make_answer(text: str = "The cat did it.", *, read: int = 2, chunks: int = 2
         model="smollm2-135m",
         question="Who did it?",
         coverage=Coverage(chunks, read, tuple(SkippedChunk(i, "no reply") for i in range(read, chunks))),
-        usage=Usage(
-            calls=3, prompt_tokens=1200, cached_tokens=200, completion_tokens=30, cost_usd=0.0, seconds=4.5, reused=1
-        ),
+        usage=Usage(calls=3, prompt_tokens=1200, cached_tokens=200, completion_tokens=30, cost_usd=0.0, seconds=4.5),
         citations=(
             Citation("The cat\n sat.", 10, 23, chapter="I. The Cat"),
             Citation("It purred.", 30, 40, status="fuzzy", origin="located", score=0.5),

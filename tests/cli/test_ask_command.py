@@ -81,14 +81,16 @@ def test_json_has_the_keys_of_the_contract(cli: Cli) -> None:
             "cost_usd": 0.0,
             "seconds": 4.5,
             "reasoning_tokens": 0,
-            "reused": 1,
+            "reused": 0,
         },
         "prompts": {"worker_question": "ab12"},
         "notes": [
-            {"chunk": 0, "text": "a cat", "informative": True},
-            {"chunk": 1, "text": "a cat", "informative": False},
+            {"chunk": 0, "text": "a cat", "informative": True, "path": ""},
+            {"chunk": 1, "text": "a cat", "informative": False, "path": ""},
         ],
         "seconds": 5.25,
+        "estimate": None,
+        "strategy_reason": None,
         "warnings": [],
     }
 
