@@ -17,6 +17,7 @@ __all__ = [
     "SCHEMA_VERSION",
     "answer_object",
     "answer_text",
+    "compared_text",
     "cost_text",
     "details_text",
     "plan_object",
@@ -91,6 +92,19 @@ def summary_line(answer: Answer) -> str:
         f"run {answer.run_id}",
     ]
     return " | ".join(parts)
+
+
+def compared_text(answer: Answer) -> str | None:
+    """What the run was expected to take beside what it took; None where nothing was expected."""
+    expected, usage = answer.estimate, answer.usage
+    if expected is None:
+        return None
+    reused = f" and {usage.reused:,} kept replies" if usage.reused else ""
+    return (
+        f"{expected.calls:,} calls (took {usage.calls:,}{reused}), "
+        f"{expected.prompt_tokens:,} tokens in (took {usage.prompt_tokens:,}), "
+        f"at most {expected.completion_tokens_max:,} out (took {usage.completion_tokens:,})"
+    )
 
 
 def cost_text(cost_usd: float | None) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -104,6 +105,7 @@ def _record_object(record: RunRecord) -> dict[str, object]:
         "chunks": record.n_chunks,
         "done": record.n_done,
         "error": record.error,
+        "expected": None if record.estimate is None else asdict(record.estimate),
         "settings": masked(record.settings),
     }
 
@@ -119,7 +121,7 @@ def show(
     common: CommonOptions,
 ) -> int:
     """Shows one run: its state, its answer if there is one, and its notes if wanted."""
-    from coa.cli.render import answer_object, answer_text, mapping_text, to_json
+    from coa.cli.render import answer_object, answer_text, compared_text, mapping_text, to_json
 
     store = _store(ctx, common)
     record = _up_to_date(store, store.get(run))
@@ -132,7 +134,9 @@ def show(
             found["notes"] = [{"chunk": n.chunk, "text": n.text, "informative": n.informative} for n in kept]
         write_result(to_json(found))
         return 0
-    shown = {key: value for key, value in found.items() if value is not None and key != "settings"}
+    shown = {key: value for key, value in found.items() if value is not None and key not in {"settings", "expected"}}
+    if answer is not None and (compared := compared_text(answer)) is not None:
+        shown["expected"] = compared
     write_result(mapping_text(shown))
     for note in kept:
         write_result(f"\n[chunk {note.chunk + 1}] {_one_line(note.text)}\n")

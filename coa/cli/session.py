@@ -59,6 +59,7 @@ class _Watch:
     output: Output
     display: Display
     quiet: bool
+    verbose: bool
     colour: bool
     tally: Tally = field(default_factory=Tally)
     announced: set[str] = field(default_factory=set)
@@ -114,6 +115,7 @@ def run_jobs(invocation: Invocation, settings: Settings, jobs: Sequence[Job], ou
         output,
         _display(invocation, output.colour, progress=progress),
         quiet=invocation.quiet,
+        verbose=invocation.verbosity > 0,
         colour=uses_colour(sys.stderr.isatty(), output.colour),
     )
     code = 0
@@ -214,6 +216,8 @@ def _show(answer: Answer, job: Job, watch: _Watch) -> None:
         watch.warn(f"chunk {skipped.index + 1} was not read: {skipped.cause}")
     if not watch.quiet:
         write_note(render.summary_line(answer), style="dim" if watch.colour else None)
+    if watch.verbose and (compared := render.compared_text(answer)) is not None:
+        write_note(f"expected {compared}")
 
 
 def _display(invocation: Invocation, colour: Colour, *, progress: bool) -> Display:

@@ -96,6 +96,21 @@ def test_all_runs_go_only_when_that_is_confirmed(cli: Cli) -> None:
     assert store.list() == []
 
 
+def test_a_run_shows_what_it_was_expected_to_take_beside_what_it_took(cli: Cli) -> None:
+    from dataclasses import replace
+
+    from coa.cli.render import compared_text
+    from coa.types import Forecasted, Usage
+
+    answer = replace(
+        cli.answer(), estimate=Forecasted(23, 30_000, 4_000), usage=Usage(25, 28_112, 0, 1_200, 0.0, reused=2)
+    )
+    assert compared_text(answer) == (
+        "23 calls (took 25 and 2 kept replies), 30,000 tokens in (took 28,112), at most 4,000 out (took 1,200)"
+    )
+    assert compared_text(replace(answer, estimate=None)) is None
+
+
 @pytest.mark.parametrize("args", [[RUN_ID], ["20260101"], ["--last"]])
 def test_resume_finds_the_run_and_prints_its_answer(cli: Cli, args: list[str]) -> None:
     store_run(cli, finished=False)
