@@ -32,8 +32,9 @@ _NOT_FOUND = {
     "pt": "não está no texto",
     "zh": "原文中未找到",
 }
-# From a quotation to the ids that it was given: at most one sentence end lies between.
-_TO_IDS = re.compile(r"[^.!?。！？\n\[【]{0,200}[.!?。！？]?[\"'”’»」』)*]*\s*(?=[\[【])")
+# From a quotation to the ids that it was given: at most one sentence end lies between, and no other quotation.
+_TO_IDS = re.compile(r"[^.!?。！？\n\[【\"“„«»「『]{0,200}[.!?。！？]?[\"'”’»」』)*]*\s*(?=[\[【])")
+_IDS = re.compile(r"[^.!?。！？\n\[【]{0,200}[.!?。！？]?[\"'”’»」』)*]*\s*(?=[\[【])")
 _IDS = re.compile(r"(?:\s*[\[【][^\]】\n]{1,80}[\]】])+")
 
 

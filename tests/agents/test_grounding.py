@@ -121,6 +121,12 @@ def test_a_quote_put_down_to_another_chunk_has_moved(book: Book) -> None:
     assert made.text == "“The lamp was lit at seven” [4] [1], and “nobody slept in the town.” [2][3]"
 
 
+def test_the_id_of_the_next_quote_is_not_taken_for_this_ones(book: Book) -> None:
+    made = _ground(book, "“Nobody slept in the town” and “I carry a brass telescope” [1.2].")
+    assert made.text == "“Nobody slept in the town” [2] and “I carry a brass telescope” [1]."
+    assert [c.status for c in made.citations] == ["exact", "exact"]
+
+
 def test_a_quote_that_is_not_in_the_source_is_no_evidence_and_says_so(book: Book) -> None:
     made = _ground(book, "She said “the lamp was lit at eight” [2.1], and “dragons burned all of Paris”.")
     assert made.text == (
