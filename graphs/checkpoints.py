@@ -23,6 +23,8 @@ from coa.errors import CoaError, ConfigError, StorageError
 
 if TYPE_CHECKING:  # extras
     from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
+    from psycopg import AsyncConnection
+    from psycopg.rows import DictRow
 
 __all__ = ["checkpointer"]
 
@@ -80,43 +82,40 @@ async def _postgres(url: str) -> AsyncIterator[Saver]:
         )
         async with connection:
             saver = savers.AsyncPostgresSaver(conn=connection)
-            await _set_up(saver)
+            await _set_up(saver, connection)
             yield saver
 
 
-async def _set_up(saver: AsyncPostgresSaver) -> None:
+async def _set_up(saver: AsyncPostgresSaver, connection: AsyncConnection[DictRow]) -> None:
     """Makes the tables, one process at a time.
 
     Its migrations build indexes concurrently, which waits for everybody who waits for it: so the lock is tried for,
     not waited on.
     """
-    async with saver._cursor() as cursor:
-        for _ in range(_SETUP_TRIES):
-            if await _is_set_up(saver):
-                return
-            await cursor.execute("SELECT pg_try_advisory_lock(%s) AS got", (_SETUP_LOCK,))
-            row = await cursor.fetchone()
-            if row is not None and row["got"]:
-                break
-            await asyncio.sleep(_SETUP_WAIT_S)
-        else:
-            raise StorageError("somebody else has been setting the checkpoints' tables up for half a minute.")
+    for _ in range(_SETUP_TRIES):
+        if await _newest_migration(connection) >= len(saver.MIGRATIONS) - 1:
+            return
+        tried = await connection.execute("SELECT pg_try_advisory_lock(%s) AS got", (_SETUP_LOCK,))
+        row = await tried.fetchone()
+        if row is not None and row["got"]:
+            break
+        await asyncio.sleep(_SETUP_WAIT_S)
+    else:
+        raise StorageError("somebody else has been setting up the tables of the checkpoints for half a minute.")
     try:
         await saver.setup()
     finally:
-        async with saver._cursor() as cursor:
-            await cursor.execute("SELECT pg_advisory_unlock(%s)", (_SETUP_LOCK,))
+        await connection.execute("SELECT pg_advisory_unlock(%s)", (_SETUP_LOCK,))
 
 
-async def _is_set_up(saver: AsyncPostgresSaver) -> bool:
-    async with saver._cursor() as cursor:
-        await cursor.execute("SELECT to_regclass('checkpoint_migrations') IS NOT NULL AS there")
-        row = await cursor.fetchone()
-        if row is None or not row["there"]:
-            return False
-        await cursor.execute("SELECT max(v) AS newest FROM checkpoint_migrations")
-        row = await cursor.fetchone()
-        return row is not None and row["newest"] is not None and int(row["newest"]) >= len(saver.MIGRATIONS) - 1
+async def _newest_migration(connection: AsyncConnection[DictRow]) -> int:
+    """-1 where there is none."""
+    found = await connection.execute("SELECT to_regclass('checkpoint_migrations') IS NOT NULL AS there")
+    row = await found.fetchone()
+    if row is None or not row["there"]:
+        return -1
+    newest = await (await connection.execute("SELECT max(v) AS newest FROM checkpoint_migrations")).fetchone()
+    return -1 if newest is None or newest["newest"] is None else int(newest["newest"])
 
 
 @contextlib.asynccontextmanager
@@ -125,7 +124,9 @@ async def _redis(url: str) -> AsyncIterator[Saver]:
     errors = (_imported("redis.exceptions", "redis").RedisError, _imported("redisvl.exceptions", "redis").RedisVLError)
     hint = "It has to be Redis 8 or Redis Stack (JSON and search); then `coa resume`; notes are kept."
     with _translated(errors, _without_login(url), hint):
-        async with savers.AsyncRedisSaver.from_conn_string(url) as saver:
+        clients = _imported("redis.asyncio", "redis").Redis
+        # A client of the saver's own would stay open where the search is missing.
+        async with clients.from_url(url) as client, savers.AsyncRedisSaver(redis_client=client) as saver:
             yield saver
 
 

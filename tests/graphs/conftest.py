@@ -58,6 +58,9 @@ class World:
     events: list[Event] = field(default_factory=list)
     on_event: Callable[[Event], None] = lambda event: None
     drain: Callable[[str], None] = lambda reason: None
+    run_id: str = "run"
+    checkpoints: Path | str | None = None
+    """None: a file in the folder."""
     context: ReadContext | None = None
 
     def __post_init__(self) -> None:
@@ -110,8 +113,8 @@ class World:
             strategy(name).build(),
             question=self.question,
             context=self.new_context(name),
-            run_id="run",
-            checkpoints=self.folder / "state.sqlite",
+            run_id=self.run_id,
+            checkpoints=self.checkpoints or self.folder / "state.sqlite",
             on_event=told,
             on_control=control,
             review=review,
