@@ -172,7 +172,7 @@ def _misspelt(quoted: str, source: _Word, index: TokenIndex) -> bool:
         return False
     if reverses(shorter, longer):
         return False
-    most = 2 if len(shorter) >= _SHORTEST_TWICE_MISSPELT else 1
+    most = 2 if len(shorter) >= _SHORTEST_TWICE_MISSPELT and not source.name else 1
     return OSA.distance(quoted, source.text, score_cutoff=most) <= most
 
 
