@@ -125,16 +125,21 @@ def _bears_out(statement: str, words: Sequence[Token], reading: _Reading) -> boo
     if _count(near, _OPEN) > _count(words, _OPEN) or said_in_order(statement, reading.text) < _LEAST_IN_ORDER:
         return False
     names = {m.group().casefold() for m in _CAPITALISED.finditer(statement) if m.start() or content_words(m.group())}
-    if not _is_within(_in_order(words, names), _in_order(reading.words, names)):
+    if not _is_within(_ordered(words, names), _ordered(reading.words, names)):
         return False
-    if Counter(t.stem for t in words if may_differ(t)) - Counter(t.stem for t in reading.words):
+    compared = [t.stem for t in words if may_differ(t)]
+    there = [t.stem for t in reading.words]
+    if len(reading.references) > 1:  # words of both sentences must not make up a third
+        if not _is_within(compared, there):
+            return False
+    elif Counter(compared) - Counter(there):
         return False
     return clash(statement, reading.text) is None
 
 
-def _in_order(words: Sequence[Token], names: set[str]) -> list[str]:
+def _ordered(words: Sequence[Token], names: set[str]) -> list[str]:
     """The words whose order tells who did what to whom, and how many of what."""
-    return [t.stem for t in words if t.number is not None or (t.word in names and not may_differ(t))]
+    return [t.stem for t in words if t.number is not None or t.word in names]
 
 
 def _is_within(words: Sequence[str], there: Sequence[str]) -> bool:
