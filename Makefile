@@ -15,6 +15,8 @@ MODEL ?= smollm2-135m
 BOOK ?= examples/novel/the-salt-ledger.txt
 QUESTION ?= What was the bow of Orrow's brass key shaped like?
 UV_VERSION ?= 0.13.9
+# Processes that run the tests; "auto" is one for each core.
+WORKERS ?= auto
 
 export COA_HOME BOOK QUESTION
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -39,7 +41,7 @@ help:
 	@echo "make lock    constraints.txt anew from pyproject.toml (UPGRADE=1: newest versions)"
 	@echo "make format  ruff's formatter and its safe fixes"
 	@echo "make clean   removes $(VENV), build, caches and .coa"
-	@echo "Variables: PYTHON, COA_HOME, MODEL, BOOK, QUESTION, PYTEST_ARGS"
+	@echo "Variables: PYTHON, COA_HOME, MODEL, BOOK, QUESTION, WORKERS, PYTEST_ARGS"
 
 demo: export COA_MODEL := $(MODEL)
 demo: start setup model
@@ -49,11 +51,11 @@ demo: start setup model
 	@$(TABLE)
 
 test: start setup model lint types imports
-	@$(STEP) pytest $(BIN)/pytest -q --durations=5 --cov --cov-report=term:skip-covered $(PYTEST_ARGS)
+	@$(STEP) pytest $(BIN)/pytest -q -n $(WORKERS) --durations=10 --cov --cov-report=term:skip-covered $(PYTEST_ARGS)
 	@$(TABLE)
 
 check: start setup lint types imports
-	@$(STEP) pytest $(BIN)/pytest -q -m "not slow" $(PYTEST_ARGS)
+	@$(STEP) pytest $(BIN)/pytest -q -n $(WORKERS) -m "not slow" $(PYTEST_ARGS)
 	@$(TABLE)
 
 bench: start setup model
