@@ -190,6 +190,8 @@ class ReadContext:
     """The most that an answer can take."""
     _calls: set[asyncio.Task[Any]] = field(default_factory=set, init=False, repr=False)
     _in_flight: Demand = field(default_factory=lambda: Demand(0), init=False, repr=False)
+    _n_in_flight: int = field(default=0, init=False, repr=False)
+    _released: asyncio.Event = field(default_factory=asyncio.Event, init=False, repr=False)
     _interrupted: bool = field(default=False, init=False, repr=False)
 
     def agent(self, role: str, kind: type[_T]) -> _T:
@@ -209,18 +211,28 @@ class ReadContext:
             return worker.demand(chunk, query, unit)
         return self.worker_demand
 
-    def reserve(self, demand: Demand) -> str | None:
+    async def reserve(self, demand: Demand, *, answers: bool = False) -> str | None:
         """Why a step that takes `demand` at most may not be begun; None when it may, and then it counts as under
-        way until `release`. The answer's share stays free."""
-        refusal = self.budget.refusal(self.spent, demand.plus(self._in_flight), self.manager_demand)
-        if refusal is None:
-            self._in_flight = self._in_flight.plus(demand)
-        return refusal
+        way until `release`. The answer's share stays free, but for a step that `answers`.
+
+        Waits where only what is under way stands against it: most steps take less than they could.
+        """
+        kept = Demand(0) if answers else self.manager_demand
+        while (refusal := self.budget.refusal(self.spent, demand.plus(self._in_flight), kept)) is not None:
+            if not self._n_in_flight or self.budget.refusal(self.spent, demand, kept) is not None:
+                return refusal
+            self._released.clear()
+            await self._released.wait()
+        self._in_flight = self._in_flight.plus(demand)
+        self._n_in_flight += 1
+        return None
 
     def release(self, demand: Demand, spent: Usage) -> None:
         """Ends what `reserve` began, with what it took."""
         self._in_flight = self._in_flight.minus(demand)
+        self._n_in_flight -= 1
         self.spent = self.spent.merged(spent)
+        self._released.set()
 
     async def calling(self, call: Coroutine[Any, Any, _T]) -> _T:
         """The result of model calls that `interrupt` can break off. Raises: Interrupted then."""

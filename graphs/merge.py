@@ -95,20 +95,25 @@ async def _vote(state: ReadState, runtime: Runtime[ReadContext]) -> dict[str, ob
     read = (steps.get(f"read/{part}/{at}") for at in range(len(context.parts[part].chunks)))
     given = [s.payload for s in read if s is not None and s.payload.get("text")]
     texts = [str(g["text"]) for g in given]
+    changed: dict[str, object] = {"part": part + 1, "position": 0}
     if not given:
         await nothing_found(context, runtime.stream_writer, question=state["question"], part=part)
     else:
         chosen = majority(texts)
         if chosen is None:
-            chosen = await _judged(runtime, part, state["question"], texts)
+            chosen, doubt = await _judged(runtime, part, state["question"], texts)
+            if doubt is not None:
+                changed["warnings"] = [*(state.get("warnings") or ()), doubt]
         await store_answer(
             context, runtime.stream_writer, part, texts[chosen], truncated=bool(given[chosen]["truncated"])
         )
-    return {"part": part + 1, "position": 0}
+    return changed
 
 
-async def _judged(runtime: Runtime[ReadContext], part: int, question: str | None, texts: list[str]) -> int:
-    """The judge's choice; the first answer where the budget has no room for a judge."""
+async def _judged(
+    runtime: Runtime[ReadContext], part: int, question: str | None, texts: list[str]
+) -> tuple[int, str | None]:
+    """The judge's choice; without one the first answer, and why there was none."""
     judge = runtime.context.agent("judge", Judging)
 
     async def call() -> StepReply:
@@ -116,9 +121,12 @@ async def _judged(runtime: Runtime[ReadContext], part: int, question: str | None
         reply = await judge.choose(question, [CommunicationUnit(text) for text in texts])
         return StepReply({"choice": reply.choice, "decided": reply.decided}, reply.usage)
 
-    planned = PlannedStep(f"judge/{part}", call, judge.demand(len(texts)), may_fail=False)
+    planned = PlannedStep(f"judge/{part}", call, judge.demand(len(texts)), answers=True)
     taken = await take_step(runtime.context, planned)
-    return 0 if isinstance(taken, Refusal) else int(taken.payload["choice"])
+    cause = taken.reason if isinstance(taken, Refusal) else taken.cause
+    if isinstance(taken, StoredStep) and cause is None:
+        return int(taken.payload["choice"]), None
+    return 0, f"nobody judged the answers, the first was taken: {cause}"
 
 
 def _after_read(state: ReadState, runtime: Runtime[ReadContext]) -> str:

@@ -11,7 +11,7 @@ prefix depends on nothing but the chunk.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from langgraph.graph import START, StateGraph
@@ -33,12 +33,13 @@ from coa.graphs.steps import (
     needed,
     read_chunk,
     side_by_side,
+    store_answer,
     take_step,
     take_steps,
 )
 from coa.graphs.voting import majority
-from coa.runs import PartAnswer, StoredStep
-from coa.types import CommunicationUnit, Usage
+from coa.runs import StoredStep
+from coa.types import CommunicationUnit
 
 __all__ = ["Path", "PathsGraph", "build_bidirectional", "build_permutation", "build_self_consistency"]
 
@@ -176,21 +177,23 @@ async def _choose(
     context, part = runtime.context, state["part"]
     answering = needed(manager or context.manager, "manager")
     names = [path.name for path in paths_of(context, part)]
-    if await context.notes.answer(part) is None:
-        answered = False
-        if context.options.choose == "vote":
-            answered = await _vote(state, runtime, answering, names)
-        if not answered:
-            chosen = await _judged(state, runtime, names)
-            await answer_part(
-                context,
-                runtime.stream_writer,
-                answering,
-                _unit(state, chosen),
-                question=state["question"],
-                part=part,
-            )
-    return {"part": part + 1, "position": 0, "units": {}}
+    changed: dict[str, object] = {"part": part + 1, "position": 0, "units": {}}
+    if await context.notes.answer(part) is not None:
+        return changed
+    answers = await _answers(state, runtime, answering, names) if context.options.choose == "vote" else {}
+    chosen = _voted(runtime, answers)
+    if chosen is None:
+        chosen, doubt = await _judged(state, runtime, list(answers) or names)
+        if doubt is not None:
+            changed["warnings"] = [*(state.get("warnings") or ()), doubt]
+    if chosen in answers:
+        text, truncated = answers[chosen]
+        await store_answer(context, runtime.stream_writer, part, text, truncated=truncated)
+    else:
+        await answer_part(
+            context, runtime.stream_writer, answering, _unit(state, chosen), question=state["question"], part=part
+        )
+    return changed
 
 
 def _reader(worker: Reading, path: Path, context: ReadContext) -> Reading:
@@ -204,8 +207,8 @@ def _unit(state: PathsState, path: str) -> CommunicationUnit:
     return CommunicationUnit() if found is None else CommunicationUnit(found["text"], found["chunk"])
 
 
-async def _judged(state: PathsState, runtime: Runtime[ReadContext], names: Sequence[str]) -> str:
-    """The path whose unit the judge takes; the first where the budget has no room for a judge."""
+async def _judged(state: PathsState, runtime: Runtime[ReadContext], names: Sequence[str]) -> tuple[str, str | None]:
+    """The path whose unit the judge takes; without a judge the first that found anything, and why there was none."""
     context = runtime.context
     judge = context.agent("judge", Judging)
     units = [_unit(state, name) for name in names]
@@ -215,13 +218,18 @@ async def _judged(state: PathsState, runtime: Runtime[ReadContext], names: Seque
         reply = await judge.choose(state["question"], units)
         return StepReply({"path": names[reply.choice], "decided": reply.decided}, reply.usage)
 
-    planned = PlannedStep(f"judge/{state['part']}", call, judge.demand(len(names)), may_fail=False)
-    taken = await take_step(context, planned)
-    return names[0] if isinstance(taken, Refusal) else str(taken.payload["path"])
+    taken = await take_step(context, PlannedStep(f"judge/{state['part']}", call, judge.demand(len(names))))
+    cause = taken.reason if isinstance(taken, Refusal) else taken.cause
+    if isinstance(taken, StoredStep) and cause is None:
+        return str(taken.payload["path"]), None
+    first = next((name for name, unit in zip(names, units, strict=True) if unit.text), names[0])
+    return first, f"nobody judged the readings, the first was taken: {cause}"
 
 
-async def _vote(state: PathsState, runtime: Runtime[ReadContext], manager: Answering, names: Sequence[str]) -> bool:
-    """Answers the part by a majority; False where the answers are too long for one, and the judge has to choose."""
+async def _answers(
+    state: PathsState, runtime: Runtime[ReadContext], manager: Answering, names: Sequence[str]
+) -> dict[str, tuple[str, bool]]:
+    """The text of each chain's own answer, and whether it was cut off; without those that the budget refuses."""
     context, part, question = runtime.context, state["part"], state["question"]
 
     def step(name: str) -> PlannedStep:
@@ -229,18 +237,25 @@ async def _vote(state: PathsState, runtime: Runtime[ReadContext], manager: Answe
             reply = await manager.answer(question, _unit(state, name))
             return StepReply({"text": reply.text, "truncated": reply.truncated}, reply.usage)
 
-        return PlannedStep(f"answer/{part}/{name}", call, context.manager_demand, may_fail=False)
+        return PlannedStep(f"answer/{part}/{name}", call, context.manager_demand, may_fail=False, answers=True)
 
     runtime.stream_writer(StageChanged(f"writing {len(names)} answers"))
     taken = await take_steps(context, [step(name) for name in names])
-    answers = [t.payload for t in taken if isinstance(t, StoredStep)]
-    chosen = majority([str(a["text"]) for a in answers])
-    if chosen is None:
+    return {
+        name: (str(t.payload["text"]), bool(t.payload["truncated"]))
+        for name, t in zip(names, taken, strict=True)
+        if isinstance(t, StoredStep)
+    }
+
+
+def _voted(runtime: Runtime[ReadContext], answers: Mapping[str, tuple[str, bool]]) -> str | None:
+    """The first path of the majority; None where there are no answers, or they are too long to vote on."""
+    chosen = majority([text for text, _ in answers.values()])
+    if chosen is not None:
+        return list(answers)[chosen]
+    if answers:
         runtime.stream_writer(StageChanged("the answers are too long to vote on: the judge chooses"))
-        return False
-    winner = answers[chosen]
-    await context.notes.add_answer(part, PartAnswer(str(winner["text"]), bool(winner["truncated"]), Usage()))
-    return True
+    return None
 
 
 def _after_read(state: PathsState, runtime: Runtime[ReadContext]) -> str:

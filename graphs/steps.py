@@ -74,6 +74,8 @@ class PlannedStep:
     may_fail: bool = True
     """Whether a reply of no use is stored as the step's end (with its cause) or raised, where the run's setting
     `on_worker_failure` allows skipping."""
+    answers: bool = False
+    """Whether it writes the answer, for which a share of the budget is kept free."""
 
 
 async def read_chunk(
@@ -98,7 +100,7 @@ async def read_chunk(
     reused = stored is not None
     if stored is None:
         demand = context.demand(worker, chunk, question, unit)
-        refusal = context.reserve(demand)
+        refusal = await context.reserve(demand)
         if refusal is not None:
             return Refusal(refusal)
         paid = Usage()
@@ -177,7 +179,7 @@ async def take_step(context: ReadContext, planned: PlannedStep) -> StoredStep | 
     stored = await context.notes.step(planned.key)
     if stored is not None:
         return stored
-    refusal = context.reserve(planned.demand)
+    refusal = await context.reserve(planned.demand, answers=planned.answers)
     if refusal is not None:
         return Refusal(refusal)
     started = time.perf_counter()
@@ -243,8 +245,16 @@ async def answer_part(
     stored = await context.notes.answer(part)
     if stored is None:
         write(AnswerStarted())
-        reply = await context.calling(manager.answer(question, unit, on_text=lambda piece: write(AnswerToken(piece))))
-        context.spent = context.spent.merged(reply.usage)
+        paid = Usage()
+        try:
+            answering = manager.answer(question, unit, on_text=lambda piece: write(AnswerToken(piece)))
+            reply = await context.calling(answering)
+            paid = reply.usage
+        except ModelError as error:
+            paid = error.usage or Usage()
+            raise
+        finally:
+            context.spent = context.spent.merged(paid)
         stored = PartAnswer(reply.text, reply.truncated, reply.usage, verdict)
         await context.notes.add_answer(part, stored)
     return stored

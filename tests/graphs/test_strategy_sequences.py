@@ -110,9 +110,11 @@ async def test_a_vote_takes_what_most_chains_say_by_normalised_answers(world: Ma
 async def test_long_answers_are_not_voted_on_but_judged(world: Make) -> None:
     long = "Ada Brown, who came from the north with her two sisters and a dog, kept the key in the blue jar for years"
     options = ReadOptions(paths=3, choose="vote")
-    run = world(model=_voting(long, long + " more", long + " still", "the judge's own"), options=options)
+    run = world(model=_voting(long, long + " more", long + " still"), options=options)
     output = await run.run("self-consistency")
-    assert output["answer"].startswith("the judge's own")
+    assert output["answer"].startswith(long)
+    asked = [call for call in run.model.calls if not call.prompt.prefix]
+    assert len(asked) == 3 + 1, "the answer that the judge takes was written for the vote already"
     assert any("too long to vote on" in e.stage for e in run.events if isinstance(e, StageChanged))
 
 
