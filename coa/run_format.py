@@ -182,7 +182,7 @@ def document_from_json(raw: dict[str, Any]) -> Document:
     """The document whose `asdict` is `raw`."""
     raw["sections"] = tuple(Section(**{**s, "span": Span(*s["span"])}) for s in raw["sections"])
     raw["left_out"] = tuple(LeftOut(**{**p, "span": Span(*p["span"])}) for p in raw["left_out"])
-    raw["places"] = tuple(Place(**{**p, "span": Span(*p["span"])}) for p in raw["places"])
+    raw["places"] = tuple(Place(**{**p, "span": Span(*p["span"])}) for p in raw.get("places", ()))
     raw["warnings"] = tuple(raw["warnings"])
     return Document(**raw)
 
