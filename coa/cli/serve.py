@@ -42,21 +42,17 @@ def serve(
 
             create_mcp_server(settings).run("stdio")
             return 0
-        import uvicorn
-
         from coa.serve import ServeLimits, create_app
         from coa.serve.guard import checked_token
+        from coa.serve.process import bound_socket, run_app
     except ImportError as error:
         raise ConfigError(
             f"serving needs {error.name}, which is not installed.", hint="pip install 'coa-orchestrator[serve]'"
         ) from error
     token = checked_token(host, os.environ.get("COA_SERVE_TOKEN") or None)
     app = create_app(settings, token=token, limits=ServeLimits(max_runs=max_runs, max_seconds=max_seconds), warm=True)
-    level = "info" if common.verbose else "warning"
-    config = uvicorn.Config(app, host=host, port=port, log_level=level, access_log=common.verbose > 0)
-    server = uvicorn.Server(config)
-    with config.bind_socket() as sock:
-        bound = sock.getsockname()[1]
-        write_note(f"coa listens on http://{host}:{bound} (OpenAPI: /openapi.json); Ctrl-C ends it")
-        server.run(sockets=[sock])
+    with bound_socket(host, port) as sock:
+        shown = f"[{host}]" if ":" in host else host
+        told = f"coa listens on http://{shown}:{sock.getsockname()[1]} (OpenAPI: /openapi.json); Ctrl-C ends it"
+        run_app(app, sock, verbose=common.verbose > 0, on_ready=lambda: write_note(told))
     return 0

@@ -65,12 +65,15 @@ class ActiveRuns:
         self._session = session
         self._limits = limits
         self._runs: set[ActiveRun] = set()
+        self._closing = False
 
     def __len__(self) -> int:
         return len(self._runs)
 
     def start(self, start: Start, settings: dict[str, Any]) -> ActiveRun:
         """Begins a run over a view of the session. Raises: TooManyRuns, ConfigError for wrong settings."""
+        if self._closing:
+            raise TooManyRuns("the service ends.", hint="Come again in a while.")
         if len(self._runs) >= self._limits.max_runs:
             raise TooManyRuns(f"{len(self._runs)} runs are under way.", hint="Come again in a while.")
         run = ActiveRun()
@@ -100,7 +103,8 @@ class ActiveRuns:
         return next((run for run in self._runs if run.run_id == run_id), None)
 
     async def close(self) -> None:
-        """Drains what is under way, and ends what does not stop by itself soon."""
+        """Drains what is under way, ends what does not stop by itself soon, and begins nothing more."""
+        self._closing = True
         tasks = [run.task for run in self._runs if run.task is not None]
         for run in self._runs:
             run.stop.request("the service ends")

@@ -24,6 +24,7 @@ from urllib.parse import unquote
 from fastapi import Depends, FastAPI, Path, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, StreamingResponse
+from starlette.exceptions import HTTPException
 
 from coa import __version__
 from coa.answer_json import answer_object
@@ -98,6 +99,7 @@ def create_app(
     app.add_middleware(Guard, token=token)
     app.add_exception_handler(CoaError, _coa_error)
     app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(HTTPException, _http_error)
     _add_documents(app)
     _add_runs(app)
     _add_facts(app)
@@ -126,6 +128,14 @@ async def _invalid(request: Request, error: Exception) -> JSONResponse:
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"])
     return JSONResponse(ErrorBody(error="Invalid", message=f"{where}: {first['msg']}").model_dump(), 422)
+
+
+async def _http_error(request: Request, error: Exception) -> JSONResponse:
+    """The framework's own (no such path, a body that is no JSON) in the form of all others."""
+    assert isinstance(error, HTTPException)  # noqa: S101 - registered for nothing else
+    return JSONResponse(
+        ErrorBody(error="Invalid", message=str(error.detail)).model_dump(), error.status_code, error.headers
+    )
 
 
 def _add_documents(app: FastAPI) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import httpx
 import pytest
+import yaml
 
 from coa.config import Settings, load_settings
 from coa.serve import ServeLimits, create_app
@@ -48,6 +49,19 @@ def settings(engine: FaultServer, tmp_path: Path) -> Settings:
         "max_document_bytes": 200_000,
     }
     return load_settings(overrides=overrides, env={}, cwd=tmp_path).settings
+
+
+@pytest.fixture
+def folder(engine: FaultServer, tmp_path: Path) -> Path:
+    """A working folder whose coa.yaml says what `settings` says: for processes."""
+    entry = {
+        "model_name": "readers",
+        "litellm_params": {"model": "openai/fault", "api_base": engine.base_url, "api_key": "k"},
+        "model_info": {"max_input_tokens": 8192},
+    }
+    config = {"home": "home", "model": "readers", "model_list": [entry], "response_cache": False, "chunk_tokens": 200}
+    (tmp_path / "coa.yaml").write_text(yaml.safe_dump(config))
+    return tmp_path
 
 
 @pytest.fixture
