@@ -127,7 +127,9 @@ def _wide_token(sentence: str, match: re.Match[str], question: Asked, rarity: Ca
 def spans(tokens: Sequence[Token], question: Asked) -> Iterator[tuple[int, int]]:
     """Half-open ranges of `tokens` that could be a phrase of the kind asked for; none runs over a sentence's end."""
     for first, begin in enumerate(tokens):
-        if begin.sort in ("wide function", "conjunction") or (begin.sort == "mark" and begin.text not in _MAY_BEGIN):
+        if begin.sort in ("wide function", "conjunction", "of") or (
+            begin.sort == "mark" and begin.text not in _MAY_BEGIN
+        ):
             continue
         most = _MOST_WIDE_TOKENS if begin.sort == "wide" else _MOST_TOKENS
         for end in range(first + 1, min(len(tokens), first + most) + 1):

@@ -13,7 +13,7 @@ async def test_code_alone_finds_and_answers_the_novels_questions() -> None:
     row = await measured(SETS["novel"](), None, most=30)
     assert row.questions == 30
     assert row.cited >= 21, "the right sentence is among the citations for 70 %"
-    assert row.right >= 11, "and a third of the answers are right"
+    assert row.right >= 13, "and two of five answers are right"
     assert row.refused <= 1
 
 
