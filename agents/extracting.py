@@ -29,6 +29,8 @@ _SECOND_OPINION = 4.0
 _COMPARED = 20
 _LEAST_CONFIDENCE = 0.33
 _LONGEST_SENTENCE = 1200
+_MOST_TOKENS = 250
+"""Of a sentence that are looked at: time grows with their square."""
 _NEGATION_WORDS = """
 not no never nobody nothing none neither without
 nicht kein keine keinen keiner nie niemals niemand nichts ohne
@@ -57,7 +59,7 @@ def extract(sentence: str, question: str, rarity: Callable[[str], float], *, sai
     `rarity` is the inverse document frequency of a stem.
     """
     wanted = asked(question)
-    tokens = tokens_of(sentence[:_LONGEST_SENTENCE], wanted, rarity)
+    tokens = tokens_of(sentence[:_LONGEST_SENTENCE], wanted, rarity)[:_MOST_TOKENS]
     weights = _weights("wide" if any(t.sort.startswith("wide") for t in tokens) else "spaced")
     scored = []
     for first, end in spans(tokens, wanted):
@@ -70,8 +72,7 @@ def extract(sentence: str, question: str, rarity: Callable[[str], float], *, sai
     scored.sort(key=lambda one: (-one[0], one[1], one[2]))
     if not scored:
         return None
-    _, first, end, text = scored[0]
-    return Extract(text, _expected([(s, t) for s, _, _, t in scored[:_COMPARED]]))
+    return Extract(scored[0][3], _expected([(s, t) for s, _, _, t in scored[:_COMPARED]]))
 
 
 def convincing(found: Extract | None, sentence: str, question: str) -> str:

@@ -184,6 +184,14 @@ def test_an_answer_is_a_span_of_the_sentence_and_the_same_each_time(sentence: st
         assert found.text.count("(") == found.text.count(")")
 
 
+@pytest.mark.parametrize("clause", ["Ada Lovell rang the bell, ", "王小明打开了门，"])
+def test_of_a_sentence_without_end_only_the_beginning_is_looked_at(clause: str) -> None:
+    sentence = clause * 5_000
+    found = extract(sentence, "Who rang the bell?", _even)
+    assert found is not None
+    assert found == extract(sentence[:1_200], "Who rang the bell?", _even)
+
+
 def test_the_shipped_weights_are_finite_and_name_features_that_exist() -> None:
     text = (resources.files("coa.agents") / "span_weights.json").read_text(encoding="utf-8")
     weights = json.loads(text)
