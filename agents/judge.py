@@ -14,6 +14,7 @@ from typing import ClassVar, NamedTuple
 from coa.agents.prompted import Prompted
 from coa.agents.prompting import PromptTemplate
 from coa.agents.quoting import quotes_of
+from coa.errors import ModelError
 from coa.limits import ReadingProfile
 from coa.llm.budget import Demand
 from coa.llm.chat import Decoding
@@ -73,7 +74,11 @@ class Judge(Prompted):
             winners = []
             for start in range(0, len(left), self.group_size):
                 group = left[start : start + self.group_size]
-                picked, spent = await self._pick(query, [units[at] for at in group])
+                try:
+                    picked, spent = await self._pick(query, [units[at] for at in group])
+                except ModelError as error:
+                    error.usage = usage.merged(error.usage or Usage())
+                    raise
                 usage = usage.merged(spent)
                 decided = decided and picked is not None
                 winners.append(group[picked or 0])

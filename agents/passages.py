@@ -15,6 +15,7 @@ from coa.agents.prompted import Prompted
 from coa.agents.prompting import PromptTemplate
 from coa.agents.references import Reference, qualify
 from coa.agents.worker import WorkerReply
+from coa.errors import ModelError
 from coa.limits import ReadingProfile
 from coa.llm.budget import Demand
 from coa.llm.chat import OnText
@@ -39,6 +40,8 @@ class PassageReply(NamedTuple):
 
 class _Reads(Protocol):
     async def read(self, chunk: Chunk, query: str | None, unit: CommunicationUnit) -> WorkerReply: ...
+
+    def demand(self, chunk: Chunk, query: str | None, unit: CommunicationUnit) -> Demand: ...
 
 
 class _Answers(Protocol):
@@ -71,7 +74,7 @@ class PassageReader(Prompted):
         limits = self.limits
         return limits.window - limits.template_tokens - limits.question_tokens - limits.answer_tokens
 
-    def demand(self, chunks: Sequence[Chunk]) -> Demand:
+    def demand(self, query: str | None, chunks: Sequence[Chunk]) -> Demand:
         """The most that `answer` can take."""
         limits = self.limits
         prompt = limits.template_tokens + limits.question_tokens + sum(c.n_tokens for c in chunks)
@@ -131,9 +134,12 @@ class QuotingPassageReader:
         """No limit: it is never shown more than a few sentences."""
         return 2**62
 
-    def demand(self, chunks: Sequence[Chunk]) -> Demand:
-        """The worker's, from empty notes, for each chunk."""
-        return Demand(0)
+    def demand(self, query: str | None, chunks: Sequence[Chunk]) -> Demand:
+        """The worker's, for each chunk."""
+        total = Demand(0)
+        for chunk in chunks:
+            total = total.plus(self._worker.demand(chunk, query, CommunicationUnit()))
+        return total
 
     async def answer(
         self, query: str | None, chunks: Sequence[Chunk], *, on_text: OnText | None = None
@@ -141,7 +147,11 @@ class QuotingPassageReader:
         """The best sentence's answer. Raises: ModelError."""
         unit, usage = CommunicationUnit(), Usage()
         for chunk in chunks:
-            reply = await self._worker.read(chunk, query, unit)
+            try:
+                reply = await self._worker.read(chunk, query, unit)
+            except ModelError as error:
+                error.usage = usage.merged(error.usage or Usage())
+                raise
             unit, usage = reply.unit, usage.merged(reply.usage)
         if not unit.text:
             return PassageReply("", False, usage)

@@ -202,9 +202,9 @@ class ExtractiveReasoner:
         unit, usage = CommunicationUnit(), Usage()
         # Best first: then fewer sentences are asked about that others push out again.
         ordered = sorted(evidence, key=lambda line: (-line.relevance, line.references))
-        for index in dict.fromkeys(r.chunk - 1 for line in ordered for r in line.references):
+        for chunk in self._chunks_of(ordered):
             try:
-                read = await self._worker.read(self._chunks[index], query, unit)
+                read = await self._worker.read(chunk, query, unit)
             except ModelError as error:
                 error.usage = usage.merged(error.usage or Usage())
                 raise
@@ -224,9 +224,30 @@ class ExtractiveReasoner:
     def demand(self, query: str, evidence: Sequence[EvidenceLine]) -> Demand:
         """The most that `reason` can take."""
         total = Demand(0)
-        for index in {r.chunk - 1 for line in evidence for r in line.references}:
-            total = total.plus(self._worker.demand(self._chunks[index], query, CommunicationUnit()))
+        for chunk in self._chunks_of(evidence):
+            total = total.plus(self._worker.demand(chunk, query, CommunicationUnit()))
         return total
+
+    def _chunks_of(self, evidence: Sequence[EvidenceLine]) -> list[Chunk]:
+        """The chunks that the lines stand in, in the lines' order. Chunks are numbered anew in each part of the
+        document, so it is the sentences that tell which part a line is of."""
+        found: dict[int, Chunk] = {}
+        for line in evidence:
+            for chunk in self._chunks:
+                if _holds(chunk, line):
+                    found[chunk.span.start] = chunk
+                    break
+        return list(found.values())
+
+
+def _holds(chunk: Chunk, line: EvidenceLine) -> bool:
+    first, last, offset = line.references[0], line.references[-1], chunk.span.start
+    if first.chunk != chunk.index + 1 or last.sentence > len(chunk.sentences):
+        return False
+    spans = chunk.sentences[first.sentence - 1 : last.sentence]
+    return all(
+        chunk.text[s.start - offset : s.end - offset].strip() == t for s, t in zip(spans, line.texts, strict=True)
+    )
 
 
 class _AnswerStream:

@@ -68,19 +68,18 @@ def cited(context: ReadContext, question: str | None, stopped: str | None = None
     citations: list[Citation] = []
     claims: list[Claim] = []
     warnings: list[str] = []
-    verdicts: list[Verdict] = []
+    verdicts: list[Verdict | None] = []
     not_found: list[str] = []
     verifier = QuoteVerifier(context.document.text) if context.document is not None else None
     for at in sorted(answers):
         part, answer = context.parts[at], answers[at]
-        if answer.verdict is not None:
-            verdicts.append(answer.verdict)
+        verdicts.append(answer.verdict)
         grounding = _grounded(context, at, answer, question=question, first=len(citations) + 1, verifier=verifier)
         text = grounding.text
         citations.extend(grounding.citations)
         claims.extend(grounding.claims)
         not_found.extend(grounding.quotes_not_found)
-        warnings.extend(_doubts(answer, grounding, part.title))
+        warnings.extend(_doubts(answer, grounding, part.title, own_words=not context.options.quotes))
         texts.append(text if part.title is None else f"## {part.title}\n\n{text}")
     return ReadOutput(
         answer="\n\n".join(texts),
@@ -119,14 +118,17 @@ def _grounded(
 
 
 def _candidates(context: ReadContext, part: int) -> list[Reference]:
-    """The sentences of the last unit of each of the part's chains, best first; else those that a reasoner weighed."""
-    last = {n.path: n for n in context.notes.all_notes() if n.part == part}
-    kept = [q for n in last.values() for q in quotes_of(CommunicationUnit(n.text, n.unit_chunk))]
+    """The sentences of the part's notes, best first; then those that a reasoner weighed.
+
+    Of all notes: chains read in several orders, and a tree's readers begin anew with each chunk.
+    """
+    units = {n.text: n.unit_chunk for n in context.notes.all_notes() if n.part == part}
+    kept = [q for text, chunk in units.items() for q in quotes_of(CommunicationUnit(text, chunk))]
     quoted = [q.reference for q in sorted(kept, key=lambda q: -q.score)]
     return list(dict.fromkeys([*quoted, *candidates_of(context.notes, part)]))
 
 
-def _doubts(answer: PartAnswer, grounding: Grounding, title: str | None) -> list[str]:
+def _doubts(answer: PartAnswer, grounding: Grounding, title: str | None, *, own_words: bool) -> list[str]:
     where = "" if title is None else f" of {title!r}"
     found = []
     if answer.truncated:
@@ -137,7 +139,7 @@ def _doubts(answer: PartAnswer, grounding: Grounding, title: str | None) -> list
         shown = shown if len(shown) <= _LONGEST_SHOWN else shown[: _LONGEST_SHOWN - 1] + "…"
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
         found.append(f"the reply{where} quotes what the text does not say: “{shown}”{more}.")
-    if grounding.support is not None and grounding.support < _LITTLE_SUPPORT and answer.usage.calls:
+    if grounding.support is not None and grounding.support < _LITTLE_SUPPORT and own_words:
         found.append(
             f"only {grounding.support:.0%} of the reply's own words{where} stand in the cited places: "
             "check it before you rely on it."

@@ -53,5 +53,7 @@ def demonstrations_of(context: ReadContext) -> str:
     """What agents are told before their instruction; empty where there are no demonstrations."""
     if context.options.demos == "none":
         return ""
-    made = (s.payload for s in context.notes.all_steps() if s.key.startswith(_KEY) and s.payload)
+    steps = [s for s in context.notes.all_steps() if s.key.startswith(_KEY) and s.payload]
+    # In the text's order, not in that of their ends: the same prompts every time.
+    made = (s.payload for s in sorted(steps, key=lambda s: int(s.key.removeprefix(_KEY))))
     return demonstrations_text([Demonstration(m["q"], m["a"], m["references"]) for m in made])

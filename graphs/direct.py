@@ -67,7 +67,9 @@ async def _answer(state: ReadState, runtime: Runtime[ReadContext]) -> dict[str, 
         reply = await reader.answer(question, chunks, on_text=lambda piece: write(AnswerToken(piece)))
         return StepReply({"text": reply.text, "truncated": reply.truncated}, reply.usage)
 
-    planned = PlannedStep(f"direct/{part}", call, reader.demand(chunks), chunks=ordinals, may_fail=False, answers=True)
+    planned = PlannedStep(
+        f"direct/{part}", call, reader.demand(question, chunks), chunks=ordinals, may_fail=False, answers=True
+    )
     taken = await take_step(context, planned)
     if isinstance(taken, Refusal):
         return {"part": part + 1, "stopped": taken.reason}

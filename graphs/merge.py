@@ -85,7 +85,8 @@ def _reading(runtime: Runtime[ReadContext], part: int, at: int, question: str) -
         reply = await reader.answer(question, [chunk])
         return StepReply({"text": reply.text, "truncated": reply.truncated}, reply.usage)
 
-    return PlannedStep(f"read/{part}/{at}", call, reader.demand([chunk]), chunks=(context.ordinal(part, at),))
+    demand = reader.demand(question, [chunk])
+    return PlannedStep(f"read/{part}/{at}", call, demand, chunks=(context.ordinal(part, at),))
 
 
 async def _vote(state: ReadState, runtime: Runtime[ReadContext]) -> dict[str, object]:

@@ -56,7 +56,7 @@ class AnsweringPassages(Protocol):
         """Tokens of passages that one call takes."""
         ...
 
-    def demand(self, chunks: Sequence[Chunk]) -> Demand:
+    def demand(self, query: str | None, chunks: Sequence[Chunk]) -> Demand:
         """The most that `answer` can take."""
         ...
 

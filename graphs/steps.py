@@ -21,6 +21,7 @@ from coa.runs import PartAnswer, StoredNote, StoredStep
 from coa.types import CommunicationUnit, Usage, Verdict
 
 __all__ = [
+    "CHUNK_FAILURES",
     "PlannedStep",
     "Refusal",
     "StepReply",
@@ -38,9 +39,9 @@ Write = Callable[[Event], None]
 _Agent = TypeVar("_Agent")
 _T = TypeVar("_T")
 
-# A chunk can be to blame for these. The rest is the server's or the key's fault: the run stops and is resumed
-# later, since going on would skip chunk after chunk of a book that could have been read.
-_CHUNK_FAILURES = (BadOutput, ContentRefused, ContextOverflow)
+CHUNK_FAILURES = (BadOutput, ContentRefused, ContextOverflow)
+"""A chunk can be to blame for these. The rest is the server's or the key's fault: the run stops and is resumed
+later, since going on would skip chunk after chunk of a book that could have been read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +150,7 @@ async def _paid(
     try:
         reply = await context.calling(worker.read(context.parts[part].chunks[position], question, unit))
     except ModelError as error:
-        if context.on_worker_failure == "fail" or not isinstance(error, _CHUNK_FAILURES):
+        if context.on_worker_failure == "fail" or not isinstance(error, CHUNK_FAILURES):
             raise
         return StoredNote(
             part=part,
@@ -191,7 +192,7 @@ async def take_step(context: ReadContext, planned: PlannedStep) -> StoredStep | 
         payload, paid = reply.payload, reply.usage
     except ModelError as error:
         paid = error.usage or Usage()
-        skips = planned.may_fail and context.on_worker_failure == "skip" and isinstance(error, _CHUNK_FAILURES)
+        skips = planned.may_fail and context.on_worker_failure == "skip" and isinstance(error, CHUNK_FAILURES)
         if not skips:
             raise
         cause = error.message

@@ -14,15 +14,32 @@ from collections.abc import Sequence
 from langgraph.graph import START, StateGraph
 from langgraph.runtime import Runtime
 
+from coa.agents.lexical import SentenceRanker
 from coa.events import StageChanged
 from coa.graphs.citing import add_citing, started
 from coa.graphs.context import Answering, ReadContext, Reading
 from coa.graphs.roles import Merging
 from coa.graphs.state import ReadInput, ReadOutput, ReadState
-from coa.graphs.steps import PlannedStep, Refusal, StepReply, answer_part, needed, read_chunk, side_by_side, take_steps
-from coa.types import CommunicationUnit
+from coa.graphs.steps import (
+    CHUNK_FAILURES,
+    PlannedStep,
+    Refusal,
+    StepReply,
+    answer_part,
+    needed,
+    read_chunk,
+    side_by_side,
+    take_steps,
+)
+from coa.runs import StoredStep
+from coa.types import CommunicationUnit, Usage
 
 __all__ = ["TreeGraph", "answer", "build_tree", "merge", "read"]
+
+# In characters: what of a note still says something, and what every manager is shown of notes.
+_LEAST_SHOWN = 200
+_LEAST_ROOM = 600
+_GOLDEN = (5**0.5 - 1) / 2
 
 
 class TreeState(ReadState, total=False):
@@ -100,13 +117,14 @@ async def merge(state: TreeState, runtime: Runtime[ReadContext]) -> dict[str, ob
         return {"level": level + 1}
     runtime.stream_writer(StageChanged(f"merging {len(units)} notes"))
     groups = _groups(units, merger)
-    taken = await take_steps(
-        context, [_merging(merger, _key(part, level, at), group, state["question"]) for at, group in groups]
-    )
+    planned = [_merging(context, merger, _key(part, level, at), group, state["question"]) for at, group in groups]
+    taken = await take_steps(context, planned)
     refusal = next((t for t in taken if isinstance(t, Refusal)), None)
     if refusal is not None:
         return {"stopped": refusal.reason}
-    return {"level": level + 1}
+    failed = [str(t.payload["cause"]) for t in taken if isinstance(t, StoredStep) and "cause" in t.payload]
+    doubts = [f"{len(failed)} sets of notes were cut short rather than merged: {failed[0]}"] if failed else []
+    return {"level": level + 1, "warnings": [*(state.get("warnings") or ()), *doubts]}
 
 
 async def answer(
@@ -114,7 +132,7 @@ async def answer(
 ) -> dict[str, object]:
     """Lets the manager answer from what is left, and turns to the next part."""
     context, part = runtime.context, state["part"]
-    unit = _together(_level(context, part, state["level"]))
+    unit = _together(_level(context, part, state["level"]), state["question"])
     await answer_part(
         context,
         runtime.stream_writer,
@@ -141,14 +159,29 @@ def _level(context: ReadContext, part: int, level: int) -> list[CommunicationUni
     return units
 
 
-def _together(units: Sequence[CommunicationUnit]) -> CommunicationUnit:
-    """What the manager is shown: the last unit, or the beginnings of all that are left where the budget ended the
-    merging, as long together as the longest of them."""
+def _together(units: Sequence[CommunicationUnit], question: str | None) -> CommunicationUnit:
+    """One unit for several that were not merged, about as long as the longest of them: their beginnings, or where
+    that would leave snippets, those that share most with the question; for a summary some from all over."""
     if len(units) <= 1:
         return units[0] if units else CommunicationUnit()
-    share = max(len(u.text) for u in units) // len(units)
-    kept = [textwrap.shorten(u.text, share, placeholder=" …") for u in units]
-    return CommunicationUnit("\n".join(kept), units[-1].chunk_index)
+    scores = [0.0] * len(units) if question is None else SentenceRanker([u.text for u in units]).scores(question)
+    left = max(_LEAST_ROOM, *(len(u.text) for u in units))
+    share = max(_LEAST_SHOWN, left // len(units))
+    kept: dict[int, str] = {}
+    # However few of them are taken, multiples of the golden ratio spread them over the document.
+    for n in sorted(range(len(units)), key=lambda n: (-scores[n], n * _GOLDEN % 1)):
+        if left >= min(len(units[n].text), _LEAST_SHOWN):
+            kept[n] = _beginning(units[n].text, min(share, left))
+            left -= len(kept[n]) + 1
+    return CommunicationUnit("\n".join(kept[n] for n in sorted(kept)), units[-1].chunk_index)
+
+
+def _beginning(text: str, most: int) -> str:
+    """As many whole lines of `text` as fit, for their ids' sake; of a first one that is too long its words."""
+    if len(text) <= most:
+        return text
+    lines, newline, _ = text[: most + 1].rpartition("\n")
+    return lines if newline and lines.strip() else textwrap.shorten(text, most, placeholder=" …")
 
 
 def _groups(units: Sequence[CommunicationUnit], merger: Merging) -> list[tuple[int, Sequence[CommunicationUnit]]]:
@@ -158,9 +191,18 @@ def _groups(units: Sequence[CommunicationUnit], merger: Merging) -> list[tuple[i
     return [(at, units[bounds[at] : bounds[at + 1]]) for at in range(n_groups)]
 
 
-def _merging(merger: Merging, key: str, group: Sequence[CommunicationUnit], question: str | None) -> PlannedStep:
+def _merging(
+    context: ReadContext, merger: Merging, key: str, group: Sequence[CommunicationUnit], question: str | None
+) -> PlannedStep:
     async def call() -> StepReply:
-        reply = await merger.merge(question, group)
+        try:
+            reply = await merger.merge(question, group)
+        except CHUNK_FAILURES as error:
+            if context.on_worker_failure == "fail":
+                raise
+            unit = _together(group, question)
+            payload = {"text": unit.text, "chunk": unit.chunk_index, "cause": error.message}
+            return StepReply(payload, error.usage or Usage())
         return StepReply({"text": reply.unit.text, "chunk": reply.unit.chunk_index}, reply.usage)
 
     return PlannedStep(key, call, merger.demand(len(group)), may_fail=False)
