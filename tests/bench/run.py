@@ -137,61 +137,83 @@ def _engine_counter(stack: contextlib.ExitStack) -> TokenCounter | None:
 # overhead
 
 
-def overhead(n_chunks: int = 100, rounds: int = 7) -> None:
-    """Our time for each worker call against a bare loop that sends the same prompts through litellm's Router."""
+def overhead(n_chunks: int = 100, rounds: int = 5) -> None:
+    """Our time for each worker call against bare `litellm.acompletion` calls with the same parameters.
+
+    The calls of all ways take turns one by one, so that what else the machine does falls on all alike.
+    """
     document = _document_of(n_chunks)
     with FaultServer(keep=2 * n_chunks) as recorder:
         asyncio.run(_chain_seconds(document, recorder.base_url))
         requests = [{k: v for k, v in r.body.items() if k != "model"} for r in recorder.requests]
     requests = [r for r in requests if not r.get("stream")][:n_chunks]
     with _server() as url:
-        seconds = asyncio.run(_alternate(document, url, requests, rounds))
-    print(f"\n## Overhead of a worker call ({len(requests)} calls a round, {rounds} alternating rounds)\n")
-    bare = statistics.median(seconds[0].times)
+        ways = asyncio.run(_taking_turns(url, requests, rounds))
+        chain = [asyncio.run(_chain_seconds(document, url)) for _ in range(rounds)]
+    print(f"\n## Overhead of a call ({len(requests) * rounds} of each way, taking turns; the server answers at once)\n")
+    bare = ways[0].times
     rows = []
-    for loop in seconds:
-        median = statistics.median(loop.times)
-        rows.append([loop.name, f"{median * 1e3:.2f}", _spread(loop.times), f"{median / bare:.2f}"])
-    _table(["loop", "ms a call (median)", "min-max", "ratio"], rows)
+    for way in ways:
+        pairs = statistics.median(ours / theirs for ours, theirs in zip(way.times, bare, strict=True))
+        rows.append([way.name, f"{statistics.median(way.times) * 1e3:.2f}", _quartiles(way.times), f"{pairs:.2f}"])
+    per_chunk = statistics.median(chain)
+    ratio = f"{per_chunk / statistics.median(bare):.2f}"
+    rows.append(["a chunk of coa's chain: call, note, checkpoint", f"{per_chunk * 1e3:.2f}", _quartiles(chain), ratio])
+    _table(["way", "ms a call (median)", "middle half", "to bare (median of pairs)"], rows)
 
 
-class _Loop(NamedTuple):
+# litellm's callbacks run after a call, in tasks; they belong to no way's time, and least to that of the next one.
+_AFTERWARDS_S = 0.004
+
+
+class _Way(NamedTuple):
     name: str
-    run: Callable[[], Awaitable[float]]
-    """Seconds a call of one round."""
+    call: Callable[[dict[str, Any]], Awaitable[object]]
     times: list[float]
+    """Seconds of each call."""
 
 
-async def _alternate(document: Document, url: str, requests: Sequence[dict[str, Any]], rounds: int) -> Sequence[_Loop]:
-    """The loops with their times, in turns; a first round of each is not counted."""
-    model = LitellmModel(_group(url), retries=0)
-    router = load_litellm().Router(model_list=[d.as_litellm(GROUP) for d in _group(url).deployments], num_retries=0)
+async def _taking_turns(url: str, requests: Sequence[dict[str, Any]], rounds: int) -> Sequence[_Way]:
+    """The ways with their times; a first round is not counted, and who begins changes with every request."""
+    litellm = load_litellm()
+    alone, two = LitellmModel(_group(url), retries=0), LitellmModel(_group(url, 2), retries=0)
+    router = litellm.Router(model_list=[d.as_litellm(GROUP) for d in _group(url, 2).deployments], num_retries=0)
 
-    async def bare() -> float:
-        started = time.perf_counter()
-        for request in requests:
-            await router.acompletion(model=GROUP, **request)
-        return (time.perf_counter() - started) / len(requests)
-
-    async def seam() -> float:
-        started = time.perf_counter()
-        for request in requests:
+    def through(model: LitellmModel) -> Callable[[dict[str, Any]], Awaitable[object]]:
+        async def call(request: dict[str, Any]) -> object:
             system, user = (m["content"] for m in request["messages"])
-            await model.complete(Prompt(tail=user, system=system), Decoding(request["max_tokens"]))
-        return (time.perf_counter() - started) / len(requests)
+            return await model.complete(Prompt(tail=user, system=system), Decoding(request["max_tokens"]))
 
-    loops = (
-        _Loop("bare loop over litellm's Router", bare, []),
-        _Loop("coa's ChatModel over the same", seam, []),
-        _Loop("coa's chain: notes and checkpoints on disk", lambda: _chain_seconds(document, url), []),
+        return call
+
+    async def bare(request: dict[str, Any]) -> object:
+        return await litellm.acompletion(
+            model="openai/fault", api_base=url, api_key="none", max_retries=0, timeout=240.0, **request
+        )
+
+    async def routed(request: dict[str, Any]) -> object:
+        return await router.acompletion(model=GROUP, timeout=240.0, **request)
+
+    ways = (
+        _Way("bare litellm.acompletion", bare, []),
+        _Way("coa's ChatModel, one deployment", through(alone), []),
+        _Way("bare litellm.Router, two deployments", routed, []),
+        _Way("coa's ChatModel, two deployments", through(two), []),
     )
+    turn = 0
     for counted in (False, *[True] * rounds):
-        for loop in loops:
-            seconds = await loop.run()
-            if counted:
-                loop.times.append(seconds)
-    await model.close()
-    return loops
+        for request in requests:
+            turn += 1
+            for way in ways[turn % len(ways) :] + ways[: turn % len(ways)]:
+                started = time.perf_counter()
+                await way.call(request)
+                seconds = time.perf_counter() - started
+                await asyncio.sleep(_AFTERWARDS_S)
+                if counted:
+                    way.times.append(seconds)
+    for model in (alone, two):
+        await model.close()
+    return ways
 
 
 async def _chain_seconds(document: Document, url: str) -> float:
@@ -265,13 +287,14 @@ def _settings(home: Path, url: str) -> Settings:
     )
 
 
-def _model_list(url: str) -> list[dict[str, Any]]:
+def _model_list(url: str, n: int = 1) -> list[dict[str, Any]]:
     params = {"model": "openai/fault", "api_base": url, "api_key": "none"}
-    return [{"model_name": GROUP, "litellm_params": params, "model_info": {"max_input_tokens": 8192}}]
+    info = {"max_input_tokens": 8192, "kind": "hosted"}
+    return [{"model_name": GROUP, "litellm_params": params, "model_info": info} for _ in range(n)]
 
 
-def _group(url: str) -> ModelGroup:
-    group = group_from_model_list(GROUP, _model_list(url))
+def _group(url: str, n: int = 1) -> ModelGroup:
+    group = group_from_model_list(GROUP, _model_list(url, n))
     if group is None:
         raise SystemExit("the benchmark's own group is gone")
     return group
@@ -290,8 +313,9 @@ def _server() -> Iterator[str]:
             process.send_signal(signal.SIGTERM)
 
 
-def _spread(seconds: Sequence[float]) -> str:
-    return f"{min(seconds) * 1e3:.2f}-{max(seconds) * 1e3:.2f}"
+def _quartiles(seconds: Sequence[float]) -> str:
+    low, _, high = statistics.quantiles(seconds, n=4)
+    return f"{low * 1e3:.2f}-{high * 1e3:.2f}"
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

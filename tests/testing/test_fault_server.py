@@ -525,3 +525,13 @@ def test_a_reply_that_does_not_come_to_its_end(fault: FaultKind, ends_in: type[E
     with FaultServer(faults=Faults(script=[fault], drip_s=0.05)) as server, pytest.raises(ends_in):
         read(server)
     assert got, "it begins"
+
+
+def test_what_users_need_is_in_coa_testing() -> None:
+    import coa.testing
+
+    assert set(dir(coa.testing)) == set(coa.testing.__all__)
+    assert coa.testing.FaultServer is FaultServer
+    assert all(getattr(coa.testing, name) is not None for name in coa.testing.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'Nothing'"):
+        _ = coa.testing.Nothing
