@@ -20,11 +20,12 @@ from coa.api import Session
 from coa.config import load_settings
 from coa.documents import read_document
 from coa.events import ChunkRead
-from coa.testing.fault_server import Faults, FaultServer
+from coa.testing.fault_server import FaultKind, Faults, FaultServer
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 QUESTION = "Who kept the lighthouse key in the blue jar?"
 FACT = "Ada Brown kept the lighthouse key in the blue jar."
+FAILING: list[FaultKind] = ["500"] * 20
 N_CLIENTS = int(os.environ.get("COA_EXAMPLE_CLIENTS", "10"))
 
 
@@ -139,7 +140,7 @@ async def test_the_services_clients_get_their_own_answers(folder: Path, engine: 
 
 @pytest.mark.slow
 async def test_a_thread_of_the_service_goes_on_where_it_was_cut_off(folder: Path, engine: FaultServer) -> None:
-    engine.faults = Faults(script=[None, None, None, *["500"] * 20])
+    engine.faults = Faults(script=[*[None] * 3, *FAILING])
     settings = load_settings(cwd=folder, env={}, overrides={"retries": 0}).settings
     app = _module(EXAMPLES / "service" / "app.py").create_app(settings)
     transport = httpx.ASGITransport(app)

@@ -56,10 +56,10 @@ def _said(result: CallToolResult) -> str:
 
 
 async def test_an_assistant_asks_summarizes_inspects_and_structures(folder: Path, book: Path) -> None:
-    progress: list[tuple[float, float | None]] = []
+    told: list[tuple[float, float | None]] = []
 
-    async def on_progress(done: float, total: float | None, message: str | None) -> None:
-        progress.append((done, total))
+    async def on_progress(progress: float, total: float | None, message: str | None) -> None:
+        told.append((progress, total))
 
     with (folder / "errors.txt").open("w") as errors:
         async with _client(folder, errors) as client:
@@ -73,7 +73,7 @@ async def test_an_assistant_asks_summarizes_inspects_and_structures(folder: Path
             assert answer["answer"] == f"{FACT} [1]"
             assert answer["citations"][0]["quote"] == FACT
             chunks = answer["coverage"]["chunks"]
-            assert progress == [(n + 1, chunks) for n in range(chunks)]
+            assert told == [(n + 1, chunks) for n in range(chunks)]
             summary = _structured(await client.call_tool("summarize", {"path": str(book), "words": 50}))
             assert summary["coverage"]["read"] == summary["coverage"]["chunks"]
             inspected = _structured(await client.call_tool("inspect", {"path": str(book)}))
