@@ -34,6 +34,7 @@ class Pace:
         self._holds = 0
         self._tickets = 0
         self._cut_at = 0
+        self._probing = False
         self._failures = 0
         self._suspect_until = -math.inf
         self._waiting: deque[asyncio.Future[None]] = deque()
@@ -41,7 +42,8 @@ class Pace:
     @property
     def free(self) -> bool:
         """Whether a call could go at once."""
-        return not self._holds and self.in_flight < max(1, math.floor(min(self.window, 1e9)))
+        most = 1 if self._probing else max(1, math.floor(min(self.window, 1e9)))
+        return not self._holds and self.in_flight < most
 
     def suspect(self, now: float) -> bool:
         """Whether its last calls failed, so that another deployment is the better choice; `now` by the event loop."""
@@ -79,6 +81,7 @@ class Pace:
         if cut:  # calls that were under way together are refused together: that is one refusal
             self.window = max(1.0, min(self.window, self.in_flight) / 2)
             self._cut_at = self._tickets
+            self._probing = True  # one at a time finds out when it is over, at the cost of one caller's attempts
         elif outcome == "ok" and self.window < self.most:
             self.window = min(self.most, self.window + 1 / self.window)
         if outcome == "failed":
@@ -86,7 +89,7 @@ class Pace:
             seconds = min(2.0**self._failures, _LONGEST_SUSPICION_S)
             self._suspect_until = asyncio.get_running_loop().time() + seconds
         elif outcome == "ok":
-            self._failures, self._suspect_until = 0, -math.inf
+            self._failures, self._suspect_until, self._probing = 0, -math.inf, False
         self.in_flight -= 1
         self._let_in()
         return cut
