@@ -6,8 +6,9 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from coa.events import RunStarted
 from coa.run_format import CHOICE_KEY
-from coa.runs import RunRecord, RunState, RunStore
+from coa.runs import RunPlan, RunRecord, RunState, RunStore
 from coa.types import Answer, Citation, Claim, Coverage, Document, Note, SkippedChunk
 
 if TYPE_CHECKING:  # langgraph takes seconds to import
@@ -35,6 +36,18 @@ class Run:
         self._runs = runs
         self._warnings = warnings
         self._started = started
+
+    def begun(self, plan: RunPlan, n_done: int) -> RunStarted:
+        """The event that says so; `n_done` chunks were read before."""
+        return RunStarted(
+            run_id=self.record.run_id,
+            document=self.record.document,
+            strategy=self.record.strategy,
+            model=self.record.model,
+            n_chunks=plan.n_chunks,
+            n_tokens=plan.n_tokens,
+            n_done=n_done,
+        )
 
     def finished(self, output: ReadOutput) -> Answer:
         """The answer, stored where anything was read; the run is done with it, or partial. Raises: StorageError."""

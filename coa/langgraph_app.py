@@ -2,8 +2,8 @@
 
 `langgraph.json` at the repository's root names them. Settings are those of the server's folder and environment
 (`coa config show`); a request's context may name another model. What was paid for is kept in coa's home under the
-thread, the text and the question, so a thread that is run again pays nothing twice. No checkpointer is compiled in:
-the server brings its own.
+thread, the model, the text and the question, so a thread that is run again pays nothing twice. No checkpointer is
+compiled in: the server brings its own.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any, NotRequired, cast
 from weakref import WeakKeyDictionary
 
+from langchain_core.runnables import RunnableConfig
 from langgraph.graph import END, START, StateGraph
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.runtime import Runtime
@@ -23,6 +24,7 @@ from typing_extensions import TypedDict
 from coa.config import load_settings
 from coa.documents.isolation import read_document_isolated
 from coa.graphs import ReadInput, ReadOutput, strategy
+from coa.graphs.running import most_steps
 from coa.session import Session
 from coa.types import Document
 
@@ -97,8 +99,10 @@ def _app(name: str) -> ServerGraph:
             limits=session.settings.document_limits,
         )
         question = state["question"]
-        async with session.prepared(document, question, run_id=_run_id(thread, name, document, question)) as run:
-            output = cast("ReadOutput", await inner.ainvoke(ReadInput(question=question), context=run.context))
+        run_id = _run_id(thread, name, context.model or "", document, question)
+        async with session.prepared(document, question, run_id=run_id) as run:
+            config: RunnableConfig = {"recursion_limit": most_steps(run.context)}
+            output = cast("ReadOutput", await inner.ainvoke(ReadInput(question=question), config, context=run.context))
             await asyncio.to_thread(run.finished, output)
         return {**output}
 
@@ -111,8 +115,8 @@ def _app(name: str) -> ServerGraph:
     return graph.compile(name=f"coa {name}")
 
 
-def _run_id(thread: str, name: str, document: Document, question: str | None) -> str:
-    digest = hashlib.sha256("\0".join((thread, name, document.sha256, question or "")).encode()).hexdigest()
+def _run_id(thread: str, name: str, model: str, document: Document, question: str | None) -> str:
+    digest = hashlib.sha256("\0".join((thread, name, model, document.sha256, question or "")).encode()).hexdigest()
     return f"thread-{digest[:16]}"
 
 

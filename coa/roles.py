@@ -83,10 +83,6 @@ MODEL_OF_AGENT = {"merger": "manager", "passages": "manager", "demonstrator": "w
 """Agents that have no model of their own in the setting `roles`, and whose model they use."""
 
 
-_ANSWERING = frozenset({"manager", "passages", "reasoner"})
-"""Agents that write the answer, for which a share of the run's limits is kept."""
-
-
 _ANSWERING = frozenset({"manager", "reasoner", "passages"})
 """Agents that write an answer at the end, for which the budget keeps a share free."""
 

@@ -22,8 +22,8 @@ from coa.cache.rates import limiter_for
 from coa.cache.responses import responses_for
 from coa.config import Settings, load_settings, resolve_environment
 from coa.errors import BudgetExceeded, CoaError, ConfigError, RunDrained, VerificationFailed
-from coa.events import Event, RunStarted, StageChanged, WarningRaised
-from coa.llm.gateway import Gateway, open_gateway
+from coa.events import Event, StageChanged, WarningRaised
+from coa.llm.gateway import Gateway, models_named, open_gateway
 from coa.llm.rates import RateLimiter
 from coa.planning import Plan, plan_run, seconds_per_token, shown_at_once
 from coa.reading import PREFIX_VERSION
@@ -34,7 +34,7 @@ from coa.secrets import with_secrets, without_secrets
 from coa.stopping import StopSignal
 from coa.structures import outline_of
 from coa.types import Answer, Document
-from coa.wiring import RUN_SETTINGS, agents_for, allowed_for, context_for, expected_of
+from coa.wiring import RUN_SETTINGS, agents_for, allowed_for, context_for, expected_of, same_models
 
 if TYPE_CHECKING:
     from coa.agents.outline import Outline
@@ -177,6 +177,8 @@ class Session:
             return stored
         settings = Settings.model_validate({**with_secrets(record.settings, self.settings), "home": self.settings.home})
         async with Session(settings, on_event=self._on_event, stop=self._stop) as session:
+            if same_models(settings, self.settings):  # an engine is not started a second time
+                session._parent = self
             # The same text may have been read under another name before.
             document = replace(self.runs.document(record.document_sha256), name=record.document)
             plan = self.runs.plan(record.run_id, document)
@@ -231,16 +233,15 @@ class Session:
         the settings of this session. What was paid for is on disk as with `ask`. Raises: as `ask`, before the first
         call; ConfigError for a run of that id over another document or question.
         """
-        if run_id is not None and self.runs.has(run_id):
-            record = self.runs.get(run_id)
-            if (record.document_sha256, record.question) != (document.sha256, question):
-                raise ConfigError(
-                    f"the run {run_id!r} is about {record.document}, question {record.question!r}.",
-                    hint="Give another document or question another id.",
-                )
-            plan = await asyncio.to_thread(self.runs.plan, record.run_id, document)
-        else:
+        if run_id is None or not self.runs.has(run_id):
             record, plan = await self._begun(document, _Wanted(question, task, language, words, per), run_id)
+        else:
+            record, plan = await asyncio.to_thread(lambda: (self.runs.get(run_id), self.runs.plan(run_id, document)))
+        if (record.document_sha256, record.question) != (document.sha256, question):
+            raise ConfigError(
+                f"the run {run_id!r} is about {record.document}, question {record.question!r}.",
+                hint="Give another document or question another id.",
+            )
         async with self._running(record, document, plan) as run:
             yield run
 
@@ -277,10 +278,17 @@ class Session:
             words=wanted.words,
             per=wanted.per,
             form=wanted.form,
-            settings=without_secrets(self.settings),
+            settings=without_secrets(self.settings.model_copy(update={"model": models_named(gateway.settings)[0]})),
             estimate=Forecasted(expected.calls, expected.prompt_tokens, expected.completion_tokens_max),
         )
-        await asyncio.to_thread(self.runs.create, record, document, plan)
+        return await asyncio.to_thread(self._created, record, document, plan)
+
+    def _created(self, record: RunRecord, document: Document, plan: RunPlan) -> tuple[RunRecord, RunPlan]:
+        """The run, stored; the one of its id where somebody began that meanwhile."""
+        with self.runs.locked(record.run_id):
+            if self.runs.has(record.run_id):
+                return self.runs.get(record.run_id), self.runs.plan(record.run_id, document)
+            self.runs.create(record, document, plan)
         return record, plan
 
     async def _execute(self, record: RunRecord, document: Document, plan: RunPlan, *, review: object = None) -> Answer:
@@ -346,7 +354,9 @@ class Session:
                     warnings=lambda: gateway.warnings,
                     started=started,
                 )
-                self._announce(run, plan, notes, gateway)
+                for warning in gateway.warnings:
+                    self._emit(WarningRaised(warning))
+                self._emit(run.begun(plan, notes.n_done))
                 yield run
             except asyncio.CancelledError:
                 self.runs.changed(record, "drained")  # at once: a second cancellation would leave it undone
@@ -359,21 +369,6 @@ class Session:
                 raise
         finally:
             lock.__exit__(None, None, None)
-
-    def _announce(self, run: Run, plan: RunPlan, notes: DiskNotes, gateway: Gateway) -> None:
-        for warning in gateway.warnings:
-            self._emit(WarningRaised(warning))
-        self._emit(
-            RunStarted(
-                run_id=run.record.run_id,
-                document=run.record.document,
-                strategy=run.record.strategy,
-                model=run.record.model,
-                n_chunks=plan.n_chunks,
-                n_tokens=plan.n_tokens,
-                n_done=notes.n_done,
-            )
-        )
 
     async def _open(self, *, calls: bool = True) -> Gateway:
         from coa.graphs import strategy

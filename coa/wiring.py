@@ -10,7 +10,7 @@ from coa.config import Settings
 from coa.limits import Limits, ReadingProfile
 from coa.llm.budget import Budget
 from coa.llm.call_labels import labelled
-from coa.llm.gateway import Gateway
+from coa.llm.gateway import Gateway, models_named
 from coa.planning import budget_for, estimate, limits_for, options_of
 from coa.roles import DEFAULT_WORDS, MODEL_OF_AGENT, RoleInputs, Roles, roles_for
 from coa.run_notes import DiskNotes
@@ -21,7 +21,16 @@ if TYPE_CHECKING:  # langgraph takes seconds to import
     from coa.graphs import ReadContext
     from coa.graphs.estimates import Estimate
 
-__all__ = ["RUN_SETTINGS", "Allowed", "agents_for", "allowed_for", "context_for", "expected_of", "profile_of"]
+__all__ = [
+    "RUN_SETTINGS",
+    "Allowed",
+    "agents_for",
+    "allowed_for",
+    "context_for",
+    "expected_of",
+    "profile_of",
+    "same_models",
+]
 
 
 RUN_SETTINGS = frozenset(
@@ -57,6 +66,12 @@ class Allowed(NamedTuple):
 
     limits: Limits
     budget: Budget
+
+
+def same_models(one: Settings, other: Settings) -> bool:
+    """Whether runs of these settings can share what is open: all that differs is the runs' own."""
+    opening = Settings.model_fields.keys() - RUN_SETTINGS - {"model", "roles"}
+    return models_named(one) == models_named(other) and all(getattr(one, f) == getattr(other, f) for f in opening)
 
 
 def profile_of(gateway: Gateway, settings: Settings, role: str = "worker") -> ReadingProfile:

@@ -19,7 +19,7 @@ from coa.graphs.checkpoints import checkpointer
 from coa.graphs.context import ReadContext
 from coa.graphs.state import STATE_VERSION, ReadInput, ReadOutput
 
-__all__ = ["run_graph"]
+__all__ = ["most_steps", "run_graph"]
 
 # A guard against graphs that go round in circles, well above what any strategy takes.
 _STEPS_PER_CHUNK = 20
@@ -75,6 +75,11 @@ async def run_graph(
         raise
 
 
+def most_steps(context: ReadContext) -> int:
+    """What langgraph's `recursion_limit` has to be at least: servers and hosts set it to a few dozen steps."""
+    return _STEPS_PER_CHUNK * (context.n_chunks + len(context.parts)) + _MORE_STEPS
+
+
 async def _run(
     graph: StateGraph[Any, Any, Any, Any],
     start: ReadInput,
@@ -88,7 +93,7 @@ async def _run(
 ) -> ReadOutput:
     config: RunnableConfig = {
         "configurable": {"thread_id": run_id},
-        "recursion_limit": _STEPS_PER_CHUNK * (context.n_chunks + len(context.parts)) + _MORE_STEPS,
+        "recursion_limit": most_steps(context),
     }
     async with checkpointer(checkpoints) as saver:
         compiled = graph.compile(checkpointer=saver, name=run_id)

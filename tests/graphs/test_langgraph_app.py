@@ -64,3 +64,39 @@ async def test_a_thread_that_is_run_again_makes_no_call(server: FaultServer) -> 
     assert server.stats().calls == 2, "one worker, one manager, once"
     for session in langgraph_app._sessions.popitem()[1].values():
         await session.close()
+
+
+async def test_a_long_text_is_read_whatever_number_of_steps_the_server_allows(
+    server: FaultServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from coa import langgraph_app
+
+    monkeypatch.setenv("COA_CHUNK_TOKENS", "200")
+    text = "".join(
+        f"On day {n} the ferry crossed the sound with {n} barrels of herring aboard.\n\n" for n in range(260)
+    )
+    config: Any = {"recursion_limit": 25}
+    output = await langgraph_app.chain.ainvoke({"text": text + TEXT, "question": QUESTION}, config)
+    assert output["coverage"]["read"] == output["coverage"]["chunks"] > 25
+    assert output["answer"] == "Ada Brown kept the lighthouse key in the blue jar. [1]"
+    for session in langgraph_app._sessions.popitem()[1].values():
+        await session.close()
+
+
+async def test_a_thread_that_names_another_model_does_not_get_what_the_first_one_read(
+    server: FaultServer, tmp_path: Path
+) -> None:
+    from coa import langgraph_app
+
+    path = tmp_path / "coa.yaml"
+    config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    config["model_list"].append({**config["model_list"][0], "model_name": "others"})
+    path.write_text(yaml.safe_dump(config), encoding="utf-8")
+    thread: Any = {"configurable": {"thread_id": "t1"}}
+    for model in (None, "others"):
+        context = langgraph_app.ServerContext(model=model)
+        await langgraph_app.chain.ainvoke({"text": TEXT, "question": QUESTION}, thread, context=context)
+    sessions = list(langgraph_app._sessions.popitem()[1].values())
+    assert sorted(record.model for record in sessions[0].runs.list()) == ["others", "readers"]
+    for session in sessions:
+        await session.close()
