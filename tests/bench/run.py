@@ -1,6 +1,6 @@
 """`make bench`: what coa itself costs, the model's time apart. Prints Markdown; ratios are of one run.
 
-    python tests/bench/run.py [chunking] [overhead] [checkpoints]
+    python tests/bench/run.py [chunking] [overhead] [checkpoints] [imports]
 
 Engines are fault servers without latency in a process of their own, so every microsecond that is measured is
 litellm's or ours.
@@ -52,7 +52,7 @@ GROUP = "bench"
 
 def main(wanted: Sequence[str]) -> int:
     """Runs the benchmarks named in `wanted`, all for none."""
-    benchmarks = {"chunking": chunking, "overhead": overhead, "checkpoints": checkpoints}
+    benchmarks = {"chunking": chunking, "overhead": overhead, "checkpoints": checkpoints, "imports": imports}
     unknown = [name for name in wanted if name not in benchmarks]
     if unknown:
         print(f"unknown: {', '.join(unknown)}; known: {', '.join(benchmarks)}", file=sys.stderr)
@@ -264,6 +264,24 @@ def _disk_row(n_read: int, runs: Path) -> list[str]:
     files = (p for p in runs.rglob("*") if p.is_file() and not p.name.startswith("state.sqlite"))
     rest = sum(p.stat().st_size for p in files) / 1e3
     return [str(n_read), f"{kept:.0f}", f"{kept / n_read:.2f}", f"{rest:.0f}", f"{rest / n_read:.2f}"]
+
+
+# imports
+
+
+def imports(rounds: int = 9) -> None:
+    """What importing coa's graphs takes beside langgraph alone, in processor time of alternating processes."""
+    wanted = ("import langgraph.graph", "from coa.graphs import build_chain", "from coa.graphs import STRATEGIES")
+    seconds: dict[str, list[float]] = {statement: [] for statement in wanted}
+    for _ in range(rounds):
+        for statement, taken in seconds.items():
+            script = f"import time; begun = time.process_time(); {statement}; print(time.process_time() - begun)"
+            done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+            taken.append(float(done.stdout))
+    print(f"\n## Imports ({rounds} rounds)\n")
+    alone = statistics.median(seconds[wanted[0]])
+    rows = [[s, _quartiles(taken), f"{statistics.median(taken) / alone:.2f}"] for s, taken in seconds.items()]
+    _table(["import", "quartiles, ms", "median to that of langgraph alone"], rows)
 
 
 # shared
