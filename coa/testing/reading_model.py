@@ -103,6 +103,10 @@ def _passages(asked: _Asked) -> str:
     return " ".join(f"{text} [{ident}]" for ident, text in asked.best()) or "NO_INFORMATION"
 
 
+def _shortened(asked: _Asked) -> str:
+    return _between(asked.tail, "Text: ", "\n\nQuestion:")
+
+
 def _retriever(asked: _Asked) -> str:
     numbers = [int(ident) for ident, _ in asked.best()]
     if "Reply with JSON" in asked.tail:
@@ -144,6 +148,8 @@ _ROLES: tuple[tuple[str, Callable[[_Asked], str]], ...] = (
     ("Merged notes:", _merged),
     ("Make an example of a question", _demonstrator),
     ("Answer the question from the source text above", _passages),
+    ("Answer the question from the source text, in a few words", _passages),
+    ("Answer the question from the text, in a few words", _shortened),
     ("Write a summary of the source text above", _passages),
     ("Find evidence in the source text above", _retriever),
     ("Answer a question from evidence.", _reasoner),
