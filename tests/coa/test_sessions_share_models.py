@@ -12,7 +12,7 @@ import pytest
 from coa.config import Settings
 from coa.documents import read_document
 from coa.errors import BudgetExceeded, ConfigError
-from coa.llm.gateway import models_named
+from coa.llm.gateway import models_named, open_gateway
 from coa.session import Session
 from coa.testing.fault_server import FaultServer
 from coa.testing.reading_model import read_by_words
@@ -51,16 +51,13 @@ def document() -> Document:
 @pytest.fixture
 def opened(monkeypatch: pytest.MonkeyPatch) -> list[Settings]:
     """The settings of every gateway that is opened."""
-    from coa import session
-
     found: list[Settings] = []
-    real = session.open_gateway
 
     async def counted(settings: Settings, **options: Any) -> Any:
         found.append(settings)
-        return await real(settings, **options)
+        return await open_gateway(settings, **options)
 
-    monkeypatch.setattr(session, "open_gateway", counted)
+    monkeypatch.setattr("coa.session.open_gateway", counted)
     return found
 
 
