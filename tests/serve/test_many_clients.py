@@ -35,7 +35,7 @@ class _Monitor:
 
     def __enter__(self) -> _Monitor:
         loop = asyncio.get_running_loop()
-        original = asyncio.Handle._run  # type: ignore[attr-defined]
+        original = asyncio.Handle._run
 
         def timed(handle: asyncio.Handle) -> None:
             if asyncio.get_running_loop() is not loop:
@@ -46,11 +46,11 @@ class _Monitor:
             self.longest_s = max(self.longest_s, time.thread_time() - begun)
 
         self._original = original
-        asyncio.Handle._run = timed  # type: ignore[attr-defined]
+        asyncio.Handle._run = timed  # type: ignore[method-assign, assignment]
         return self
 
     def __exit__(self, *_: object) -> None:
-        asyncio.Handle._run = self._original  # type: ignore[attr-defined]
+        asyncio.Handle._run = self._original  # type: ignore[method-assign]
 
 
 @pytest.mark.slow
