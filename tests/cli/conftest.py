@@ -6,7 +6,7 @@ import asyncio
 import io
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Self
@@ -90,6 +90,20 @@ class FakeCheck:
     detail: str
 
 
+@dataclass(frozen=True)
+class FakeStrategy:
+    """`coa.api.StrategyGraph`."""
+
+    name: str
+    description: str = "reads in order"
+    agents: tuple[str, ...] = ("worker",)
+    nodes: tuple[str, ...] = ("read",)
+    mermaid: str = "graph TD;\n"
+    schemas: Mapping[str, Any] = field(
+        default_factory=lambda: {"input": {"properties": {"question": {}}}, "output": {"properties": {"answer": {}}}}
+    )
+
+
 @dataclass
 class FakeApi:
     """`coa.api`: gives the scripted outcomes in order, raising those that are errors."""
@@ -108,6 +122,12 @@ class FakeApi:
     ) -> FakeSession:
         self.settings = settings
         return FakeSession(self, on_event or (lambda event: None), stop)
+
+    def list_strategies(self) -> list[FakeStrategy]:
+        return [FakeStrategy("chain")]
+
+    def show_strategy(self, name: str) -> FakeStrategy:
+        return FakeStrategy(name)
 
     async def diagnose(self, settings: Settings) -> Sequence[FakeCheck]:
         self.settings = settings
@@ -142,6 +162,9 @@ class FakeSession:
         language: str = "auto",
     ) -> Answer:
         return self._outcome("summarize", (words, per, language))
+
+    async def structure(self, document: Document, *, form: Literal["ids", "free"] = "ids") -> Answer:
+        return self._outcome("structure", form)
 
     async def check(self, document: Document, statements: Sequence[str | Statement]) -> Answer:
         return self._outcome("check", tuple(statements))

@@ -272,3 +272,12 @@ def test_the_working_directory_is_left_as_it_was(cli: Cli) -> None:
     cli("ask", "book.txt", "q")
     cli("inspect", "book.txt")
     assert sorted(Path.cwd().iterdir()) == before
+
+
+def test_strategies_are_listed_and_shown(cli: Cli) -> None:
+    assert cli("graph", "list").out == "chain\treads in order\n"
+    assert json.loads(cli("graph", "list", "--json").out)[0]["agents"] == ["worker"]
+    assert "takes     question" in cli("graph", "show", "chain").out
+    assert cli("graph", "show", "chain", "--mermaid").out == "graph TD;\n"
+    assert "input" in json.loads(cli("graph", "show", "chain", "--schema").out)
+    assert cli("graph", "show", "chain", "--schema", "--mermaid").code == 2

@@ -77,7 +77,9 @@ class World:
         settings = Settings(home=self.folder, **self.settings)
 
         def inputs(role: str) -> RoleInputs:
-            return RoleInputs(record, self.plan, cast("ChatModel", self.model), FULL, LIMITS, settings, EstimatedTokens())
+            return RoleInputs(
+                record, self.plan, cast("ChatModel", self.model), FULL, LIMITS, settings, EstimatedTokens()
+            )
 
         needed = found.agents | ({"demonstrator"} if self.options.demos != "none" else frozenset())
         return roles_for(needed, inputs)
