@@ -6,6 +6,7 @@ import os
 import pty
 import re
 import select
+import shutil
 import subprocess
 import sys
 import time
@@ -31,8 +32,10 @@ COMMAND = (sys.executable, "-m", "coa", "ask", "ferry.txt", QUESTION, "--strateg
 PROMPT = "Strike out which"
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Iterator[Path]:
+@pytest.fixture(scope="module")
+def asked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder to ask in; its engine lasts as long as the module."""
+    folder = tmp_path_factory.mktemp("asked")
     with FaultServer(reply=lambda request: read_by_words(str(request.messages[-1]["content"]))) as engine:
         entry = {
             "model_name": "readers",
@@ -40,9 +43,9 @@ def folder(tmp_path: Path) -> Iterator[Path]:
             "model_info": {"max_input_tokens": 8192},
         }
         config = {"home": "home", "model": "readers", "model_list": [entry], "response_cache": False}
-        (tmp_path / "coa.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
-        (tmp_path / "ferry.txt").write_text(TEXT, encoding="utf-8")
-        yield tmp_path
+        (folder / "coa.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
+        (folder / "ferry.txt").write_text(TEXT, encoding="utf-8")
+        yield folder
 
 
 def _coa(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -100,8 +103,8 @@ class _Terminal:
         os.close(self._ours)
 
 
-def test_on_a_terminal_the_person_is_asked_and_the_answer_follows(folder: Path) -> None:
-    with _Terminal(folder) as terminal:
+def test_on_a_terminal_the_person_is_asked_and_the_answer_follows(asked: Path) -> None:
+    with _Terminal(asked) as terminal:
         terminal.read_until(PROMPT)
         shown = terminal.seen
         terminal.type("1.9\n")
@@ -114,25 +117,40 @@ def test_on_a_terminal_the_person_is_asked_and_the_answer_follows(folder: Path) 
     assert "red box" not in answer
 
 
-def test_without_a_terminal_the_run_waits_and_is_gone_on_with(folder: Path) -> None:
-    waiting = _coa(folder, "ask", "ferry.txt", QUESTION, "--strategy", "alr2", "--review")
-    assert (waiting.returncode, waiting.stdout) == (75, "")
-    assert "[1.2] Ada Brown kept the lighthouse key in the blue jar." in waiting.stderr
+@pytest.fixture(scope="module")
+def waiting(asked: Path) -> subprocess.CompletedProcess[str]:
+    """A run that was asked for without a terminal."""
+    return _coa(asked, "ask", "ferry.txt", QUESTION, "--strategy", "alr2", "--review")
+
+
+def _run_of(waiting: subprocess.CompletedProcess[str]) -> str:
     found = re.search(r"coa resume (\S+) --accept, or --strike", waiting.stderr)
     assert found is not None, waiting.stderr
-    again = _coa(folder, "resume", found[1])
-    assert again.returncode == 75, "still nobody has looked"
-    struck = _coa(folder, "resume", found[1], "--strike", "1.2")
+    return found[1]
+
+
+def test_without_a_terminal_the_evidence_is_shown_and_the_run_waits(
+    waiting: subprocess.CompletedProcess[str],
+) -> None:
+    assert (waiting.returncode, waiting.stdout) == (75, "")
+    assert "[1.2] Ada Brown kept the lighthouse key in the blue jar." in waiting.stderr
+    assert _run_of(waiting)
+
+
+def test_it_goes_on_without_what_is_struck_out(
+    asked: Path, waiting: subprocess.CompletedProcess[str], tmp_path: Path
+) -> None:
+    shutil.copytree(asked, tmp_path / "copy")
+    struck = _coa(tmp_path / "copy", "resume", _run_of(waiting), "--strike", "1.2")
     assert struck.returncode == 0, struck.stderr
     assert "red box" in struck.stdout
-    assert "[1]" in struck.stdout
     assert "Ada Brown kept the lighthouse key in the blue jar. [" not in struck.stdout
 
 
-def test_evidence_can_be_taken_as_it_is(folder: Path) -> None:
-    waiting = _coa(folder, "ask", "ferry.txt", QUESTION, "--strategy", "alr2", "--review")
-    found = re.search(r"coa resume (\S+) --accept", waiting.stderr)
-    assert found is not None, waiting.stderr
-    taken = _coa(folder, "resume", found[1], "--accept")
+def test_it_goes_on_with_all_that_was_found(
+    asked: Path, waiting: subprocess.CompletedProcess[str], tmp_path: Path
+) -> None:
+    shutil.copytree(asked, tmp_path / "copy")
+    taken = _coa(tmp_path / "copy", "resume", _run_of(waiting), "--accept")
     assert taken.returncode == 0, taken.stderr
     assert "Ada Brown kept the lighthouse key in the blue jar. [1]" in taken.stdout

@@ -55,7 +55,7 @@ def _said(result: CallToolResult) -> str:
     return "\n".join(block.text for block in result.content if isinstance(block, TextContent))
 
 
-async def test_an_assistant_asks_summarizes_inspects_and_structures(folder: Path, book: Path) -> None:
+async def test_an_assistant_uses_every_tool_and_is_told_what_cannot_be_done(folder: Path, book: Path) -> None:
     told: list[tuple[float, float | None]] = []
 
     async def on_progress(progress: float, total: float | None, message: str | None) -> None:
@@ -69,6 +69,12 @@ async def test_an_assistant_asks_summarizes_inspects_and_structures(folder: Path
             asked = await client.call_tool(
                 "ask", {"path": str(book), "question": QUESTION}, progress_callback=on_progress
             )
+            missing = await client.call_tool("ask", {"path": str(folder / "none.txt"), "question": QUESTION})
+            assert missing.is_error
+            assert f"There is no file {folder / 'none.txt'}." in _said(missing)
+            unknown = await client.call_tool("ask", {"path": str(book), "question": QUESTION, "strategy": "chian"})
+            assert unknown.is_error
+            assert "did you mean 'chain'?" in _said(unknown)
             answer = _structured(asked)
             assert answer["answer"] == f"{FACT} [1]"
             assert answer["citations"][0]["quote"] == FACT
@@ -80,19 +86,6 @@ async def test_an_assistant_asks_summarizes_inspects_and_structures(folder: Path
             assert inspected["document"] == "ferry.txt"
             outline = _structured(await client.call_tool("structure", {"path": str(book)}))
             assert outline["nodes"]
-
-
-async def test_what_cannot_be_done_is_the_tools_error_in_coas_words(folder: Path, book: Path) -> None:
-    with (folder / "errors.txt").open("w") as errors:
-        async with _client(folder, errors) as client:
-            missing = await client.call_tool("ask", {"path": str(folder / "none.txt"), "question": QUESTION})
-            assert missing.is_error
-            assert f"There is no file {folder / 'none.txt'}." in _said(missing)
-            unknown = await client.call_tool("ask", {"path": str(book), "question": QUESTION, "strategy": "chian"})
-            assert unknown.is_error
-            assert "did you mean 'chain'?" in _said(unknown)
-            again = await client.call_tool("ask", {"path": str(book), "question": QUESTION})
-            assert not again.is_error, "the server goes on after errors"
 
 
 async def test_standard_output_holds_nothing_but_the_protocol(folder: Path, book: Path, engine: FaultServer) -> None:
