@@ -21,7 +21,16 @@ class Reader:
 
     def __init__(self, folder: Path, **env: str) -> None:
         (folder / "book.txt").write_text("The cat sat on the mat.\n", encoding="utf-8")
-        command = [sys.executable, str(ROOT / "tests" / "cli" / "conftest.py"), "ask", "book.txt", "Who?"]
+        # In a job in the background SIGINT is ignored, and that is inherited.
+        command = [
+            "env",
+            "--default-signal=INT",
+            sys.executable,
+            str(ROOT / "tests" / "cli" / "conftest.py"),
+            "ask",
+            "book.txt",
+            "Who?",
+        ]
         self.process = subprocess.Popen(
             command,
             cwd=folder,
