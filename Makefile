@@ -51,11 +51,11 @@ demo: start setup model
 	@$(TABLE)
 
 test: start setup model lint types imports
-	@$(STEP) pytest $(BIN)/pytest -q -n $(WORKERS) --durations=10 --cov --cov-report=term:skip-covered $(PYTEST_ARGS)
+	@$(STEP) pytest $(BIN)/pytest -q -n $(WORKERS) --dist loadfile --durations=10 --cov --cov-report=term:skip-covered $(PYTEST_ARGS)
 	@$(TABLE)
 
 check: start setup lint types imports
-	@$(STEP) pytest $(BIN)/pytest -q -n $(WORKERS) -m "not slow" $(PYTEST_ARGS)
+	@$(STEP) pytest $(BIN)/pytest -q -n $(WORKERS) --dist loadfile -m "not slow" $(PYTEST_ARGS)
 	@$(TABLE)
 
 bench: start setup model

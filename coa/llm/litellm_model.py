@@ -32,6 +32,7 @@ from coa.llm.litellm_requests import deadline_for, enforces_schema, list_ollama_
 from coa.llm.litellm_routes import route_for
 from coa.llm.litellm_usage import UsageReader, sum_of_calls, usage_of
 from coa.llm.pacing import Admission, Deadline, Outcome, Pacing
+from coa.llm.prices import remember_price_list
 from coa.llm.rates import RateLimit, RateLimiter, rate_limits
 from coa.reading import Prompt
 from coa.secrets import secret_strings
@@ -60,6 +61,7 @@ def load_litellm() -> ModuleType:
     litellm.disable_hf_tokenizer_download = True
     litellm.suppress_debug_info = True
     litellm.telemetry = False
+    remember_price_list(litellm)
     if not os.environ.get("LITELLM_LOG"):
         # It prints failed calls to stderr before it raises them; they are told once, by our own errors.
         for name in ("LiteLLM", "LiteLLM Router"):

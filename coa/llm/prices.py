@@ -13,7 +13,17 @@ from types import ModuleType
 from coa.llm.budget import Prices
 from coa.llm.deployments import Deployment
 
-__all__ = ["listed_window", "prices_of"]
+__all__ = ["listed_window", "prices_of", "remember_price_list"]
+
+# A Router enters what a group's model_info says into litellm's list, for good: another group of the process that
+# serves a model of that name would be taken to have its window and prices.
+_pristine: dict[str, Mapping[str, object]] = {}
+
+
+def remember_price_list(litellm: ModuleType) -> None:
+    """Keeps litellm's list as it was imported; later calls change nothing."""
+    if not _pristine:
+        _pristine.update({name: dict(entry) for name, entry in litellm.model_cost.items()})
 
 
 def prices_of(deployment: Deployment, litellm: ModuleType | None) -> Prices | None:
@@ -50,12 +60,14 @@ def _entries(deployment: Deployment, litellm: ModuleType) -> Iterator[Mapping[st
     base = (deployment.info or {}).get("base_model") or (deployment.params or {}).get("base_model")
     names = [str(base)] if base else []
     names += [deployment.model, deployment.served_name]
-    listed = getattr(litellm, "model_cost", None)
+    listed = _pristine or getattr(litellm, "model_cost", None)
     for name in names:
         entry = listed.get(name) if isinstance(listed, Mapping) else None
         if isinstance(entry, Mapping):
             yield entry
     for name in names:
+        if _pristine and name in litellm.model_cost and name not in _pristine:
+            continue  # a group's own, entered by a Router
         try:
             found = litellm.get_model_info(model=name)
         except Exception:  # noqa: S112 - it raises plain Exception for a name that it does not know

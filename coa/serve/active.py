@@ -78,15 +78,15 @@ class ActiveRuns:
             raise TooManyRuns(f"{len(self._runs)} runs are under way.", hint="Come again in a while.")
         run = ActiveRun()
         view = self._session.view(on_event=run.tell, stop=run.stop, **settings)
-        run.task = asyncio.create_task(self._carried(run, start(view)))
+        run.task = asyncio.create_task(self._carried(start, view))
         self._runs.add(run)
         run.task.add_done_callback(lambda task: self._ended(run, task))
         return run
 
-    async def _carried(self, run: ActiveRun, answering: Awaitable[Answer]) -> Answer:
+    async def _carried(self, start: Start, view: Session) -> Answer:
         try:
             async with asyncio.timeout(self._limits.max_seconds):
-                return await answering
+                return await start(view)
         except TimeoutError:
             raise ModelUnavailable(
                 f"the run took longer than {self._limits.max_seconds:g} s.", hint="Go on with it: what it read is kept."

@@ -23,6 +23,7 @@ from coa.testing.fault_server import FaultServer
 pytest.importorskip("schemathesis")
 
 import schemathesis
+import schemathesis.generation.jsonschema.strategy  # now: compiling it deep in a call stack fails on 3.11
 import uvicorn
 from hypothesis import HealthCheck, given, seed
 from hypothesis import settings as hypothesis_settings

@@ -170,7 +170,8 @@ def _coverage_faults(
     chunks = [(i, c.index) for i, p in enumerate(plan.parts) for c in p.chunks]
     if sorted(noted) != chunks:
         faults.append(f"{len(noted)} notes for {len(chunks)} chunks")
-    if result["coverage"] != {"chunks": len(chunks), "read": len(chunks), "skipped": []} or not result["ok"]:
+    whole = {"chunks": len(chunks), "read": len(chunks), "skipped": [], "unselected": 0}
+    if result["coverage"] != whole or not result["ok"]:
         faults.append(f"coverage {result['coverage']}")
     return faults
 
