@@ -48,10 +48,16 @@ def asked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield folder
 
 
+def _outside() -> dict[str, str]:
+    """The environment without settings of coa's: COA_HOME would be one home for all folders."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("COA_")}
+
+
 def _coa(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "coa", *arguments],
         cwd=folder,
+        env=_outside(),
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
@@ -70,7 +76,7 @@ class _Terminal:
             stdin=theirs,
             stdout=theirs,
             stderr=theirs,
-            env={**os.environ, "TERM": "xterm-256color", "COLUMNS": "100"},
+            env={**_outside(), "TERM": "xterm-256color", "COLUMNS": "100"},
             start_new_session=True,
         )
         os.close(theirs)
