@@ -17,13 +17,14 @@ __all__ = ["listed_window", "prices_of", "remember_price_list"]
 
 # A Router enters what a group's model_info says into litellm's list, for good: another group of the process that
 # serves a model of that name would be taken to have its window and prices.
-_pristine: dict[str, Mapping[str, object]] = {}
+_lists: dict[int, Mapping[str, Mapping[str, object]]] = {}
+"""The list as it was imported, by the module's id: there is one in a process, and doubles in tests."""
 
 
 def remember_price_list(litellm: ModuleType) -> None:
     """Keeps litellm's list as it was imported; later calls change nothing."""
-    if not _pristine:
-        _pristine.update({name: dict(entry) for name, entry in litellm.model_cost.items()})
+    if id(litellm) not in _lists:
+        _lists[id(litellm)] = {name: dict(entry) for name, entry in litellm.model_cost.items()}
 
 
 def prices_of(deployment: Deployment, litellm: ModuleType | None) -> Prices | None:
@@ -60,13 +61,14 @@ def _entries(deployment: Deployment, litellm: ModuleType) -> Iterator[Mapping[st
     base = (deployment.info or {}).get("base_model") or (deployment.params or {}).get("base_model")
     names = [str(base)] if base else []
     names += [deployment.model, deployment.served_name]
-    listed = _pristine or getattr(litellm, "model_cost", None)
+    remembered = _lists.get(id(litellm))
+    listed = getattr(litellm, "model_cost", None) if remembered is None else remembered
     for name in names:
         entry = listed.get(name) if isinstance(listed, Mapping) else None
         if isinstance(entry, Mapping):
             yield entry
     for name in names:
-        if _pristine and name in litellm.model_cost and name not in _pristine:
+        if remembered is not None and name in litellm.model_cost and name not in remembered:
             continue  # a group's own, entered by a Router
         try:
             found = litellm.get_model_info(model=name)
