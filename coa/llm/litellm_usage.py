@@ -49,7 +49,7 @@ class UsageReader:
             prompt_tokens=n_prompt,
             cached_tokens=n_cached,
             completion_tokens=n_completion,
-            cost_usd=self._cost(reply, deployment, n_prompt, n_completion, told=told),
+            cost_usd=self._cost(reply, deployment, n_prompt, n_completion, n_cached=n_cached, told=told),
             reasoning_tokens=_reasoning(reply, n_completion),
         )
 
@@ -58,10 +58,26 @@ class UsageReader:
         return sum(self._counter.count([prompt.system, prompt.prefix, prompt.tail]))
 
     def _cost(
-        self, reply: Reply, deployment: Deployment, n_prompt: int, n_completion: int, *, told: bool
+        self,
+        reply: Reply,
+        deployment: Deployment,
+        n_prompt: int,
+        n_completion: int,
+        *,
+        n_cached: int,
+        told: bool,
     ) -> float | None:
-        """Dollars, or None where no price is known; litellm says 0 for unknown ones, so its zeros count for nothing."""
-        if deployment.local and deployment.prices is None:
+        """Dollars, or None where no price is known; litellm says 0 for unknown ones, so its zeros count for nothing.
+
+        A configured price is worked out here: litellm knows one price for a model's name in the whole process, and
+        takes cached tokens for free where their price was not configured.
+        """
+        configured = deployment.prices
+        if configured is not None:
+            read = (deployment.info or {}).get("cache_read_input_token_cost")
+            saved = n_cached * (configured.prompt - read) if isinstance(read, int | float) else 0.0
+            return configured.of(n_prompt, n_completion) - saved
+        if deployment.local:
             return 0.0
         cost = reply.hidden.get("response_cost")
         if told and isinstance(cost, int | float) and cost > 0:

@@ -15,6 +15,8 @@ from coa.agents.lexical import SentenceRanker
 from coa.agents.questions import Kind, asked
 from coa.agents.word_classes import COLOURS
 
+pytestmark = pytest.mark.slow
+
 ENGLISH = "In 1921 the doctor Maria Lopez bought a green bicycle in Lisbon for forty crowns."
 GERMAN = "1921 kaufte die Ärztin Maria Lopez in Lissabon ein grünes Fahrrad für vierzig Kronen."
 FRENCH = "En 1921 le docteur Maria Lopez acheta une bicyclette verte à Lisbonne pour quarante couronnes."

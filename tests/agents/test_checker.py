@@ -21,6 +21,8 @@ from coa.llm.chat import Completion
 from coa.llm.scripted import ScriptedModel
 from coa.types import CallUsage, Chunk, Usage
 
+pytestmark = pytest.mark.slow
+
 Book = Callable[..., tuple[Any, list[Chunk]]]
 
 

@@ -13,6 +13,8 @@ from coa.sentences import split_sentences
 from coa.types import Chunk, Span
 from tests.tools import retrieval_figures as tool
 
+pytestmark = pytest.mark.slow
+
 
 def _chunks(*texts: str, language: str = "en") -> list[Chunk]:
     chunks, start = [], 0

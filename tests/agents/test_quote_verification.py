@@ -15,6 +15,8 @@ from coa.agents.verification import QuoteVerifier
 from coa.documents.canonical import canonical
 from coa.types import CitationStatus, Span
 
+pytestmark = pytest.mark.slow
+
 TEXT = """Chapter 1. In the year 1815 Ada came to the har-
 bour of Straße. “She was not afraid,” said Captain Nemo, “of the well-known sea; it's ﬁne.”
 The lamp was lit at seven o'clock by the old keeper, who had never slept. Nobody slept in the town -- not even the

@@ -17,6 +17,8 @@ from coa.limits import FULL, Limits
 from coa.llm.scripted import ScriptedModel
 from coa.types import Chunk, Document
 
+pytestmark = pytest.mark.slow
+
 Book = Callable[..., tuple[Document, list[Chunk]]]
 N = 12
 THREE = [("The tower", 1, 4), ("The boy and the key", 5, 9), ("The doctor", 10, 12)]

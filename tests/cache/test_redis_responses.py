@@ -18,6 +18,8 @@ from coa.llm.scripted import ScriptedModel
 from coa.reading import Prompt
 from coa.testing.redis_process import RedisProcess
 
+pytestmark = pytest.mark.slow
+
 PROMPT = Prompt(tail="Say it.")
 GREEDY = Decoding(max_tokens=50)
 

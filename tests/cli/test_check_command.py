@@ -16,6 +16,8 @@ from coa.cli.main import run
 from coa.errors import ConfigError
 from coa.testing.fault_server import ChatRequest, Faults, FaultServer
 
+pytestmark = pytest.mark.slow
+
 KEY = "sk-key-of-the-check-tests"
 FACT = "Ada hid the brass key under the third stone of the old well."
 CLAIMS = f"""\

@@ -22,6 +22,8 @@ from coa.testing.models import test_model_path as model_path
 from coa.testing.reading_model import read_by_words
 from coa.tokens import EstimatedTokens
 
+pytestmark = pytest.mark.slow
+
 REPOSITORY = Path(__file__).parents[2]
 NOVEL = REPOSITORY / "examples" / "novel" / "the-salt-ledger.txt"
 KEY = "sk-key-of-the-structure-tests"

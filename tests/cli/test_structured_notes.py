@@ -13,6 +13,8 @@ from coa.cli.invocation import Invocation
 from coa.cli.main import run
 from coa.testing.fault_server import ChatRequest, Faults, FaultServer
 
+pytestmark = pytest.mark.slow
+
 KEY = "sk-key-of-the-notes-tests"
 FACTS = {10: "The lamp was lit at seven.", 44: "Ada kept the lamp.", 80: "The lamp was lit at eight."}
 Run = Callable[..., tuple[int, str, str]]

@@ -10,6 +10,8 @@ import pytest
 from coa.errors import VerificationFailed
 from coa.types import Citation
 
+pytestmark = pytest.mark.slow
+
 if TYPE_CHECKING:
     from tests.cli.conftest import Cli
 

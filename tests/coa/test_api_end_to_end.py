@@ -27,6 +27,8 @@ from coa.events import AnswerStarted, AnswerToken, ChunkRead, ChunkSkipped, Chun
 from coa.testing.fault_server import ChatRequest, Faults, FaultServer
 from coa.types import Document
 
+pytestmark = pytest.mark.slow
+
 KEY = "sk-secret-of-the-service-0123456789"
 N_CHAPTERS = 6
 QUESTION = "Where did Ada hide the brass key?"

@@ -17,6 +17,8 @@ from coa.testing.fault_server import ChatRequest, Faults, FaultServer
 from coa.testing.redis_process import RedisProcess
 from coa.types import Answer, Document
 
+pytestmark = pytest.mark.slow
+
 QUESTION = "What did the crew do?"
 BOOK = "CHAPTER I.\n\n" + "\n".join(
     f"On day {n} the crew mended sails and the wind of week {n} turned north." for n in range(1, 80)

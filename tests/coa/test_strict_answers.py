@@ -18,6 +18,8 @@ from coa.documents import read_document
 from coa.errors import VerificationFailed
 from coa.testing.fault_server import ChatRequest, FaultServer
 
+pytestmark = pytest.mark.slow
+
 BOOK = (
     "CHAPTER I.\n\nAda came to the harbour. She hid the brass key under the third stone of the old well.\n\n"
     "CHAPTER II.\n\nThe lamp was lit at seven by the keeper. Nobody slept in the town that night.\n"

@@ -21,6 +21,8 @@ from coa.documents.limits import ReadingLimits
 from coa.errors import ConfigError, DocumentEmpty, DocumentError, DocumentTooLarge
 from coa.testing.pdf_files import Page, pdf_file, prose
 
+pytestmark = pytest.mark.slow
+
 PDF = pdf_file([Page(prose(["It rained on the harbour."]))])
 
 # A reader as a plug-in brings it, that does to its process what hostile files do to readers.

@@ -31,6 +31,8 @@ from coa.reading import Prompt
 from coa.runs import Part, RunPlan
 from coa.types import Chunk, Document, Span, Usage
 
+pytestmark = pytest.mark.slow
+
 LIMITS = Limits(4096, 2000, 256, 400, 300, 500)
 QUESTION = "Where did Ada hide the brass key?"
 

@@ -26,6 +26,8 @@ from coa.testing.postgres_process import PostgresProcess, postgres_programs
 from coa.testing.reading_model import read_by_words
 from coa.testing.redis_process import RedisProcess, redis_servers
 
+pytestmark = pytest.mark.slow
+
 NewWorld = Callable[..., Any]
 
 QUESTION = "Who kept the lighthouse key in the blue jar?"

@@ -15,6 +15,8 @@ from langgraph.checkpoint.memory import InMemorySaver
 from coa.testing.fault_server import FaultServer
 from coa.testing.reading_model import read_by_words
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 TEXT = "The ferry left at noon. Ada Brown kept the lighthouse key in the blue jar. Nobody slept.\n"
 QUESTION = "Who kept the lighthouse key in the blue jar?"

@@ -17,6 +17,8 @@ from coa.llm.chat import Completion, Decoding
 from coa.reading import Prompt
 from coa.testing.reading_model import ReadingModel
 
+pytestmark = pytest.mark.slow
+
 # The same folder holds it; test files are no package.
 FACT = "Ada Brown kept the lighthouse key in the blue jar."
 NAMES = sorted(STRATEGIES)

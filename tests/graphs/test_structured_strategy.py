@@ -20,6 +20,8 @@ from coa.llm.scripted import ScriptedModel
 from coa.reading import Prompt
 from coa.testing.reading_model import ReadingModel
 
+pytestmark = pytest.mark.slow
+
 World = Any
 Make = Callable[..., Any]
 FACT = "Ada Brown kept the lighthouse key in the blue jar."

@@ -17,6 +17,8 @@ from coa.llm.rates import Grant, RateLimit
 from coa.reading import Prompt
 from coa.testing.fault_server import Faults, FaultServer
 
+pytestmark = pytest.mark.slow
+
 SHORT = Decoding(max_tokens=20)
 
 

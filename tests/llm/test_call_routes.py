@@ -16,6 +16,8 @@ from coa.llm.litellm_model import LitellmModel, load_litellm
 from coa.reading import Prompt
 from coa.testing.fault_server import FaultKind, Faults, FaultServer
 
+pytestmark = pytest.mark.slow
+
 ASK = Prompt(tail="Who took the brass key from the harbour?")
 SHORT = Decoding(max_tokens=50)
 STREAMED = pytest.mark.parametrize("streamed", [False, True], ids=["whole", "streamed"])

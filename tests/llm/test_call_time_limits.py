@@ -16,6 +16,8 @@ from coa.llm.litellm_model import LitellmModel
 from coa.reading import Prompt
 from coa.testing.fault_server import FaultKind, Faults, FaultServer, Reply
 
+pytestmark = pytest.mark.slow
+
 ASK = Prompt(tail="Who took the brass key from the harbour?")
 SHORT = Decoding(max_tokens=50)
 TEXT = "Ada took the brass key from the harbour at noon."

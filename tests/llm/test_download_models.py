@@ -15,6 +15,8 @@ from coa.llm.catalogue import CATALOGUE, DEFAULT_MODEL, CatalogueModel, Registry
 from coa.llm.download import find_model, list_models, pull
 from coa.llm.requantize import REQUANTIZE_VERSION, manifest_path
 
+pytestmark = pytest.mark.slow
+
 BODY = b"GGUF and then some"
 
 

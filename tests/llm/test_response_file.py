@@ -17,6 +17,8 @@ import pytest
 from coa.errors import CacheError
 from coa.llm.response_file import FileResponses, responses_file
 
+pytestmark = pytest.mark.slow
+
 BUDGET = 1_000_000
 
 

@@ -16,6 +16,8 @@ from coa.serve import ServeLimits, create_app
 from coa.serve.guard import checked_token
 from coa.testing.fault_server import Faults, FaultServer
 
+pytestmark = pytest.mark.slow
+
 Serving = Callable[..., Any]
 TEXT = "The ferry left at noon. Ada Brown kept the lighthouse key in the blue jar. Nobody slept.\n"
 QUESTION = "Who kept the lighthouse key in the blue jar?"
