@@ -160,11 +160,12 @@ class QuotingWorker:
             if pick.asked:
                 said, usage = await self._said(first + at, query, usage)
             found = self._extract(first + at, query, said)
+            text, answer = self._quote(first + at), self._answer(first + at, query, found)
             quote = Quote(
                 Reference(chunk.index + 1, at + 1),
                 _fitted(pick.rank, found),
-                self._quote(first + at),
-                self._answer(first + at, query, found),
+                text,
+                answer if answer in text else "",  # a mark of the source's own was broken up in between
             )
             kept = sorted([*kept, quote], key=lambda q: -q.score)[:QUOTES_KEPT]
         return self._reply(chunk, kept, unit, bool(picked), usage)
@@ -257,7 +258,7 @@ class QuotingWorker:
 
     def _harmless(self, at: int) -> str:
         # The unit's own arrow, and brackets that would read as ids, must not come from the source.
-        return without_references(self._sentences[at].replace("=>", "= >"))
+        return without_references(self._sentences[at]).replace("=>", "= >")
 
 
 class QuotingManager:
