@@ -1,0 +1,1 @@
+"""Runs, batches and evaluations as HTML pages: one file each, nothing loaded from anywhere."""
