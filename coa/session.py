@@ -67,10 +67,11 @@ class Session:
         *,
         on_event: OnEvent | None = None,
         stop: StopSignal | None = None,
+        runs: RunStore | None = None,
     ) -> None:
-        """`on_event` is called on the event loop's thread, for each event of each run."""
+        """`on_event` is called on the event loop's thread, for each event of each run. `runs` None: the home's."""
         self.settings = settings if settings is not None else load_settings().settings
-        self.runs = RunStore(self.settings.home)
+        self.runs = runs or RunStore(self.settings.home)
         self._on_event = on_event
         self._stop = stop or StopSignal()
         self._gateway: Gateway | None = None
@@ -90,7 +91,7 @@ class Session:
         except ValidationError as error:
             detail = error.errors(include_url=False)[0]
             raise ConfigError(f"{'.'.join(map(str, detail['loc']))}: {detail['msg']}.") from None
-        child = Session(settings, on_event=on_event, stop=stop)
+        child = Session(settings, on_event=on_event, stop=stop, runs=self.runs)
         child._parent = self
         return child
 
@@ -120,14 +121,15 @@ class Session:
 
         await (await self._open()).chat_model()
 
-    async def ask(self, document: Document, question: str) -> Answer:
+    async def ask(self, document: Document, question: str, *, run_id: str | None = None) -> Answer:
         """The answer to `question`, from the whole document.
 
-        Raises: RunDrained after a stop was asked for, BudgetExceeded with the partial answer on it, ModelError
-        (the run can be resumed after either), VerificationFailed with the answer on it where `strict` is set,
-        ConfigError, DocumentError, StorageError.
+        `run_id` names the run; one of that id that is there already is gone on with, as by `resume`. Raises:
+        RunDrained after a stop was asked for, BudgetExceeded with the partial answer on it, ModelError (the run can
+        be resumed after either), VerificationFailed with the answer on it where `strict` is set, ConfigError,
+        DocumentError, StorageError.
         """
-        return await self._run(document, _Wanted(question))
+        return await self._run(document, _Wanted(question), run_id)
 
     async def summarize(
         self,
@@ -136,25 +138,30 @@ class Session:
         words: int | None = None,
         per: Literal["book", "chapter"] = "book",
         language: str = "auto",
+        run_id: str | None = None,
     ) -> Answer:
         """A summary of about `words` words (200 where None), of the book or of each chapter.
 
         `language` is an ISO 639-1 code; "auto" is the document's own. Raises: as `ask`.
         """
         resolved = document.language if language == "auto" else language
-        return await self._run(document, _Wanted(None, "summarize", resolved, words or DEFAULT_WORDS, per))
+        return await self._run(document, _Wanted(None, "summarize", resolved, words or DEFAULT_WORDS, per), run_id)
 
-    async def structure(self, document: Document, *, form: Literal["ids", "free"] = "ids") -> Answer:
+    async def structure(
+        self, document: Document, *, form: Literal["ids", "free"] = "ids", run_id: str | None = None
+    ) -> Answer:
         """Structures every chunk that no earlier run did; the text of the answer counts the aspects found.
 
         `outline` gives the outline itself. `form` "free" has the model restate the text, which takes chunks of a
         third of its window. Raises: as `ask`.
         """
-        return await self._run(document, _Wanted(None, "structure", strategy="outline", form=form))
+        return await self._run(document, _Wanted(None, "structure", strategy="outline", form=form), run_id)
 
-    async def check(self, document: Document, statements: Sequence[str | Statement]) -> Answer:
+    async def check(
+        self, document: Document, statements: Sequence[str | Statement], *, run_id: str | None = None
+    ) -> Answer:
         """Whether `statements` are true; `coa.agents.checked.checked_of` gives the labels. Raises: as `ask`."""
-        return await self._run(document, _Wanted(statements_to_text(statements), "check", strategy="check"))
+        return await self._run(document, _Wanted(statements_to_text(statements), "check", strategy="check"), run_id)
 
     def outline(self, run_id: str) -> Outline:
         """The outline by what a run has structured so far; chunks that are missing stand in it as one piece each.
@@ -176,11 +183,10 @@ class Session:
         if stored is not None and record.state in {"done", "partial"}:
             return stored
         settings = Settings.model_validate({**with_secrets(record.settings, self.settings), "home": self.settings.home})
-        async with Session(settings, on_event=self._on_event, stop=self._stop) as session:
+        async with Session(settings, on_event=self._on_event, stop=self._stop, runs=self.runs) as session:
             if same_models(settings, self.settings):  # an engine is not started a second time
                 session._parent = self
-            # The same text may have been read under another name before.
-            document = replace(self.runs.document(record.document_sha256), name=record.document)
+            document = replace(self.runs.document(record.document_sha256), name=record.document)  # not its first name
             plan = self.runs.plan(record.run_id, document)
             return await session._execute(record, document, plan, review=review)
 
@@ -245,8 +251,10 @@ class Session:
         async with self._running(record, document, plan) as run:
             yield run
 
-    async def _run(self, document: Document, wanted: _Wanted) -> Answer:
-        record, plan = await self._begun(document, wanted)
+    async def _run(self, document: Document, wanted: _Wanted, run_id: str | None = None) -> Answer:
+        if run_id is not None and await asyncio.to_thread(self.runs.has, run_id):
+            return await self.resume(run_id)
+        record, plan = await self._begun(document, wanted, run_id)
         return await self._execute(record, document, plan)
 
     async def _begun(self, document: Document, wanted: _Wanted, run_id: str | None = None) -> tuple[RunRecord, RunPlan]:
