@@ -124,10 +124,9 @@ class Session:
     async def ask(self, document: Document, question: str, *, run_id: str | None = None) -> Answer:
         """The answer to `question`, from the whole document.
 
-        `run_id` names the run; one of that id that is there already is gone on with, as by `resume`. Raises:
-        RunDrained after a stop was asked for, BudgetExceeded with the partial answer on it, ModelError (the run can
-        be resumed after either), VerificationFailed with the answer on it where `strict` is set, ConfigError,
-        DocumentError, StorageError.
+        `run_id` names the run; one that is there already is gone on with, as by `resume`. Raises: RunDrained after a
+        stop was asked for, BudgetExceeded with the partial answer on it, ModelError (the run can be resumed then),
+        VerificationFailed with the answer on it where `strict` is set, ConfigError, DocumentError, StorageError.
         """
         return await self._run(document, _Wanted(question), run_id)
 
