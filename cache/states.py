@@ -84,5 +84,5 @@ class StateStore(Protocol):
         ...
 
     async def pin(self, keys: Sequence[StateKey], *, until: float) -> None:
-        """Keeps states (also ones that are saved later) from being evicted before Unix time `until`, budget allowing."""
+        """Keeps states, also ones saved later, from being evicted before Unix time `until`, budget allowing."""
         ...

@@ -1,10 +1,11 @@
-"""What stands between a group's calls and the agents: the response cache, and before it logs and spans."""
+"""What stands between a group's calls and the agents: the response cache, before it logs and spans, and a listener."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from coa.llm.chat import ChatModel
+from coa.llm.recording import HeardModel
 from coa.llm.response_cache import CachedModel, group_identity, weights_of
 from coa.llm.response_file import FileResponses, responses_file
 from coa.llm.tracing import ObservedModel
@@ -37,4 +38,4 @@ def wrapped(model: ChatModel, gateway: Gateway) -> ChatModel:
             deployments=[d.id for d in opened.group.deployments],
             on_trouble=gateway.warn,
         )
-    return ObservedModel(inner, None if opened is None else opened.group)
+    return HeardModel(ObservedModel(inner, None if opened is None else opened.group))
