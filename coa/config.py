@@ -118,6 +118,12 @@ class Settings(BaseModel):
     """Whether a greedy reply to the very same prompt is given again without a call."""
     response_cache_bytes: _Count = 200_000_000
     """What stored replies may take; the ones that were not used for longest go first."""
+    kv_cache: bool = True
+    """Whether the attention KV of a chunk is kept and used again (`coa.cache`)."""
+    kv_cache_bytes: _Count = 10_000_000_000
+    """What saved states may take on disk."""
+    kv_redis_bytes: int = Field(default=0, ge=0)
+    """What saved states may take in Redis, for engines on other hosts; 0 keeps none there."""
     max_calls: _Count | None = None
     max_tokens_total: _Count | None = None
     """Prompt and completion tokens of a run together."""
@@ -196,6 +202,11 @@ class Settings(BaseModel):
     def models_dir(self) -> Path:
         """Downloaded models."""
         return self.home / "models"
+
+    @property
+    def kv_dir(self) -> Path:
+        """Saved attention KV."""
+        return self.home / "cache" / "kv"
 
     @property
     def documents_dir(self) -> Path:

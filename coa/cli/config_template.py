@@ -52,6 +52,9 @@ _SECTIONS: dict[str, dict[str, str]] = {
         "max_parallel_calls": "under way at once",
         "response_cache": "give the kept reply to the very same prompt again, without a call",
         "response_cache_bytes": "kept at most; what was not used for longest goes first",
+        "kv_cache": "keep what engines computed for a chunk, and use it again",
+        "kv_cache_bytes": "saved states on disk, at most",
+        "kv_redis_bytes": "saved states in Redis, for engines on other hosts; 0: none",
     },
     "What a run may use": {
         "max_calls": "null: no limit",

@@ -99,6 +99,8 @@ def _flags(ctx: typer.Context, run: RunOptions | None) -> dict[str, object]:
         source = ctx.get_parameter_source(option)
         if source is not None and source.name == "COMMANDLINE":
             flags[key] = getattr(run, option)
+    if flags.get("response_cache") is False:  # --no-cache: neither kept replies nor kept attention KV
+        flags["kv_cache"] = False
     return flags
 
 

@@ -236,7 +236,9 @@ class RunOptions:
     response_cache: Annotated[
         bool | None,
         typer.Option(
-            "--cache/--no-cache", envvar="COA_RESPONSE_CACHE", help="Whether kept replies are given again, for free."
+            "--cache/--no-cache",
+            envvar="COA_RESPONSE_CACHE",
+            help="Whether kept replies are given again, and chunks that were read before are not computed anew.",
         ),
     ] = None
     dry_run: Annotated[
