@@ -212,6 +212,19 @@ class RunStore:
         lines = read_lines(self.path(run_id) / "notes.jsonl")
         return [step_from_json(line) for line in lines if line.get("kind") == "step"]
 
+    def journal(self, run_id: str) -> list[StoredNote | StoredStep | tuple[int, PartAnswer]]:
+        """All that is finished, in the order that it ended in; answers with their part's number."""
+        found: list[StoredNote | StoredStep | tuple[int, PartAnswer]] = []
+        for line in read_lines(self.path(run_id) / "notes.jsonl"):
+            match line.get("kind"):
+                case "note":
+                    found.append(note_from_json(line))
+                case "step":
+                    found.append(step_from_json(line))
+                case "answer":
+                    found.append(part_answer_from_json(line))
+        return found
+
     def part_answers(self, run_id: str) -> dict[int, PartAnswer]:
         """The answer of each part that has one."""
         found: dict[int, PartAnswer] = {}

@@ -45,8 +45,8 @@ def page(title: str, body: str, *, style: str = "", script: str = "", language: 
     """The whole file. `title` is plain text, `body` is markup with everything foreign in it escaped.
 
     `style` comes behind the sheet that all pages share (`page.css`: colours as variables for light and dark, tables,
-    panels, focus, print), `script` runs when the body is there; it may not write markup (`innerHTML`). `language` is that
-    of the page's own words; foreign text says its own with `lang`.
+    panels, focus, print), `script` runs when the body is there; it may not write markup (`innerHTML`). `language` is
+    that of the page's own words; foreign text says its own with `lang`.
 
     Raises: ValueError for a style or script that would end its element.
     """
