@@ -1,0 +1,234 @@
+"""A ledger in a SQLite file: for one machine, any number of processes."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sqlite3
+import time
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar, cast
+
+from coa.batch.ledger import (
+    Control,
+    Entry,
+    ItemState,
+    Known,
+    Lease,
+    LedgerStatus,
+    Outcome,
+    Reservation,
+    Row,
+    Spending,
+    SpendingLimits,
+)
+from coa.batch.sqlite_schema import DOCUMENT, ROW_COLUMNS, SCHEMA, VERSION, row_of
+from coa.batch.sqlite_transactions import (
+    PAGE,
+    add_entry,
+    expire_leases,
+    fact_of,
+    held_by,
+    lease_next,
+    let_go,
+    limits_of,
+    page_of,
+    record_outcomes,
+    reopen_items,
+    reserve_share,
+    sources_of,
+    status_of,
+    transaction,
+)
+from coa.errors import StorageError
+
+__all__ = ["SQLiteLedger"]
+
+_T = TypeVar("_T")
+
+_BUSY_TIMEOUT_S = 30.0
+_MAX_WAL_BYTES = 8_000_000
+
+
+class SQLiteLedger:
+    """A ledger in one file; see `Ledger`. Made without touching the disk; all work is done in a thread of its own."""
+
+    def __init__(self, path: Path, *, clock: Callable[[], float] = time.time) -> None:
+        self.path = path
+        self._clock = clock
+        self._thread: ThreadPoolExecutor | None = None
+        self._connection: sqlite3.Connection | None = None
+
+    async def add(self, entries: Sequence[Entry]) -> int:
+        """See `Ledger`."""
+        return await self._writing(lambda db: sum(add_entry(db, entry) for entry in entries))
+
+    async def known(self, source: str) -> Known | None:
+        """See `Ledger`."""
+        query = "SELECT d.digest, s.stamp FROM sources s JOIN documents d ON d.id = s.document WHERE s.source = ?"
+        row = await self._run(lambda db: db.execute(query, (source,)).fetchone())
+        return None if row is None else Known(*row)
+
+    async def lease(self, owner: str, *, seconds: float) -> Lease | None:
+        """See `Ledger`."""
+        return await self._writing(lambda db: lease_next(db, owner, self._clock(), seconds))
+
+    async def heartbeat(self, lease: Lease, *, seconds: float, progress: bool = False) -> bool:
+        """See `Ledger`."""
+
+        def work(db: sqlite3.Connection) -> bool:
+            changed = db.execute(
+                "UPDATE documents SET until = ?, progress = MAX(progress, ?)"
+                " WHERE digest = ? AND token = ? AND state = 2",
+                (self._clock() + seconds, int(progress), lease.digest, lease.token),
+            )
+            return changed.rowcount == 1
+
+        return await self._writing(work)
+
+    async def reserve(self, lease: Lease, wanted: Spending) -> Reservation:
+        """See `Ledger`."""
+        return await self._writing(lambda db: reserve_share(db, lease, wanted))
+
+    async def record(self, lease: Lease, outcomes: Sequence[Outcome]) -> bool:
+        """See `Ledger`."""
+        return await self._writing(lambda db: record_outcomes(db, lease, outcomes))
+
+    async def release(
+        self, lease: Lease, *, cause: str | None = None, kind: str | None = None, wait_s: float = 0.0
+    ) -> None:
+        """See `Ledger`."""
+
+        def work(db: sqlite3.Connection) -> None:
+            document = held_by(db, lease)
+            if document is None:
+                return
+            db.execute(
+                "UPDATE items SET state = 0, tries = tries + ?, cause = COALESCE(?, cause), kind = COALESCE(?, kind)"
+                " WHERE document = ? AND state = 1",
+                (int(cause is not None), cause, kind, document),
+            )
+            state = DOCUMENT["waiting" if wait_s > 0 else "queued"]
+            let_go(db, document, state=state, until=self._clock() + wait_s)
+
+        await self._writing(work)
+
+    async def expire(self, *, everyone: bool = False) -> int:
+        """See `Ledger`."""
+        return await self._writing(lambda db: expire_leases(db, float("inf") if everyone else self._clock()))
+
+    async def status(self) -> LedgerStatus:
+        """See `Ledger`."""
+        return await self._run(status_of)
+
+    async def rows(self, states: Collection[ItemState] | None = None) -> AsyncIterator[Row]:
+        """See `Ledger`."""
+        after = (-1, -1)
+        while True:
+            page = await self._run(lambda db, after=after: page_of(db, after, states))  # type: ignore[misc]
+            for columns, sources in page:
+                yield row_of(columns, sources)
+                after = (columns[2], columns[0])
+            if len(page) < PAGE:
+                return
+
+    async def reopen(
+        self,
+        states: Collection[ItemState],
+        *,
+        kinds: Collection[str] | None = None,
+        config: str | None = None,
+        fresh: bool = False,
+    ) -> int:
+        """See `Ledger`."""
+        return await self._writing(lambda db: reopen_items(db, states, kinds, config, fresh=fresh))
+
+    async def unreported(self) -> Sequence[Row]:
+        """See `Ledger`."""
+
+        def work(db: sqlite3.Connection) -> list[Row]:
+            query = f"SELECT {ROW_COLUMNS} FROM items i JOIN documents d ON d.id = i.document"  # noqa: S608
+            found = db.execute(f"{query} WHERE i.reported = 0 AND i.state >= 2 ORDER BY i.id").fetchall()
+            return [row_of(columns, sources_of(db, columns[2])) for columns in found]
+
+        return await self._run(work)
+
+    async def reported(self, keys: Sequence[str]) -> None:
+        """See `Ledger`."""
+        await self._writing(
+            lambda db: db.executemany("UPDATE items SET reported = 1 WHERE key = ?", [(key,) for key in keys])
+        )
+
+    async def set_limits(self, limits: SpendingLimits) -> None:
+        """See `Ledger`."""
+        await self._set("limits", json.dumps(limits))
+
+    async def limits(self) -> SpendingLimits:
+        """See `Ledger`."""
+        return await self._run(limits_of)
+
+    async def set_control(self, control: Control) -> None:
+        """See `Ledger`."""
+        await self._set("control", control)
+
+    async def control(self) -> Control:
+        """See `Ledger`."""
+        return cast("Control", await self._run(lambda db: fact_of(db, "control")))
+
+    async def close(self) -> None:
+        """See `Ledger`."""
+        thread, self._thread = self._thread, None
+        if thread is not None:
+            await asyncio.get_running_loop().run_in_executor(thread, self._close)
+            thread.shutdown(wait=False)
+
+    async def _set(self, name: str, value: str) -> None:
+        await self._writing(lambda db: db.execute("UPDATE facts SET value = ? WHERE name = ?", (value, name)))
+
+    async def _run(self, work: Callable[[sqlite3.Connection], _T]) -> _T:
+        if self._thread is None:
+            self._thread = ThreadPoolExecutor(1, thread_name_prefix="coa-ledger")
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._guarded, work)
+
+    async def _writing(self, work: Callable[[sqlite3.Connection], _T]) -> _T:
+        def whole(db: sqlite3.Connection) -> _T:
+            with transaction(db):
+                return work(db)
+
+        return await self._run(whole)
+
+    def _guarded(self, work: Callable[[sqlite3.Connection], _T]) -> _T:
+        try:
+            return work(self._open())
+        except sqlite3.Error as error:
+            raise StorageError(
+                f"the batch's ledger cannot be used ({error}).", hint=f"It is {self.path}; results are kept."
+            ) from error
+        except OSError as error:
+            raise StorageError(f"{self.path}: {error.strerror}.") from error
+
+    def _open(self) -> sqlite3.Connection:
+        if self._connection is not None:
+            return self._connection
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        connection = sqlite3.connect(self.path, timeout=_BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
+        try:
+            (version,) = connection.execute("PRAGMA user_version").fetchone()
+            if version > VERSION:
+                raise StorageError(f"{self.path} is a newer coa's (version {version}).", hint="Use that one.")
+            if version < VERSION:
+                connection.executescript(SCHEMA)
+            connection.execute("PRAGMA synchronous = NORMAL")
+            connection.execute(f"PRAGMA journal_size_limit = {_MAX_WAL_BYTES}")
+        except BaseException:
+            connection.close()
+            raise
+        self._connection = connection
+        return connection
+
+    def _close(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
