@@ -18,6 +18,7 @@ import socket
 import stat
 import time
 import weakref
+from importlib import metadata
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
@@ -28,11 +29,15 @@ import httpx
 from coa.errors import ModelUnavailable
 from coa.llm.gguf_header import GgufHeader, read_gguf_header
 
-__all__ = ["DEFAULT_N_CTX", "EmbeddedEngine", "usable_cores"]
+__all__ = ["DEFAULT_N_CTX", "MICRO_BATCH", "EmbeddedEngine", "usable_cores"]
 
 DEFAULT_N_CTX = 8192
 """The window that is served when none is asked for, unless the model was trained for less."""
 
+MICRO_BATCH = 128
+"""Tokens that are computed at once (llama.cpp's n_ubatch). A prefix that is a multiple of it can be saved and used
+again without a bit of the answer changing; 512 is no faster here (SmolLM2 135M on two cores, 1,280 tokens: 382 tokens
+a second with 128, 344 with 512, 351 with 64), and leaves four times as much to be computed anew."""
 _STEP_TOKENS = 512
 """Tokens the engine computes between two looks at its queue: how soon a cut request stops."""
 _SMALL_MODEL_BYTES = 300 * 2**20
@@ -56,8 +61,9 @@ class _Served(NamedTuple):
 class EmbeddedEngine:
     """A model served by this process on 127.0.0.1 behind a random key, until `close`.
 
-    Greedy answers repeat bit for bit as long as `cache_prompt` is off and `n_parallel` is 1: a re-used
-    prefix or a neighbour in the batch moves the borders between computed batches, and with them the logits.
+    Greedy answers repeat bit for bit as long as `n_parallel` is 1 and a re-used prefix is a multiple of
+    `MICRO_BATCH`: any other one, or a neighbour in the batch, moves the borders between computed batches, and with
+    them the logits.
     """
 
     def __init__(self, server: Any, *, path: Path, alias: str, api_key: str, served: _Served) -> None:
@@ -109,6 +115,11 @@ class EmbeddedEngine:
         server = _load(params, path, header)
         served = _wait_for_loop(str(server.listening_address), key, header)
         return cls(server, path=path, alias=alias, api_key=key, served=served)
+
+    @property
+    def version(self) -> str:
+        """Of the runtime: a saved state is good for that one alone."""
+        return metadata.version("xllamacpp")
 
     @property
     def closed(self) -> bool:
@@ -198,6 +209,7 @@ def _params(path: Path, *, alias: str, api_key: str, n_ctx: int, n_parallel: int
     params.n_ctx = n_ctx * n_parallel
     params.n_parallel = n_parallel
     params.n_batch = _STEP_TOKENS
+    params.n_ubatch = MICRO_BATCH
     params.fit_params = False  # it would lower n_ctx without a word
     params.cache_ram_mib = 0
     params.n_threads_http = 16  # a kept-alive connection holds one

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import ModuleType
 
 from coa.config import Settings
@@ -21,6 +21,7 @@ from coa.llm.embedded import EmbeddedEngine
 from coa.llm.litellm_model import LitellmModel, load_litellm
 from coa.llm.litellm_settings import CallSettings, SharedState, call_settings, check_router_settings
 from coa.llm.opening import Engines, OpenModel, open_model
+from coa.llm.prefixes import PrefixCache
 from coa.llm.prices import prices_of
 from coa.llm.rates import RateLimiter
 from coa.llm.response_store import ResponseStore
@@ -28,9 +29,11 @@ from coa.llm.token_counters import close_counter
 from coa.llm.wrapping import wrapped
 from coa.tokens import TokenCounter
 
-__all__ = ["Gateway", "models_named", "open_gateway"]
+__all__ = ["Gateway", "MakePrefixCache", "models_named", "open_gateway"]
 
 OnStage = Callable[[str], None]
+MakePrefixCache = Callable[[Sequence[OpenModel]], PrefixCache | None]
+"""A prefix cache for models that are open; None where none of them has a use for it."""
 
 
 class Gateway:
@@ -49,6 +52,7 @@ class Gateway:
         engines: Engines | None = None,
         limiter: RateLimiter | None = None,
         response_store: ResponseStore | None = None,
+        make_prefix_cache: MakePrefixCache | None = None,
     ) -> None:
         """`models` are those that `models_named` lists, by the names that the settings give; see `open_gateway`."""
         self.settings = settings
@@ -57,6 +61,7 @@ class Gateway:
         self.limiter = limiter
         self.response_store = response_store
         """Where replies are kept; None takes a file in coa's folder. To be set before the first chat model is made."""
+        self.prefix_cache = None if make_prefix_cache is None else make_prefix_cache(list(models.values()))
         self._told: dict[str, None] = {}
         self._main, self._roles = models_named(settings)
         self._engines = engines or Engines()
@@ -159,6 +164,8 @@ class Gateway:
             closing.push_async_callback(asyncio.to_thread, self._engines.close)
             for model in self.models.values():
                 closing.callback(close_counter, model.counter)
+            if self.prefix_cache is not None:  # before the engines end
+                closing.push_async_callback(self.prefix_cache.close)
             shared, self._shared = self._shared, None
             if shared is not None:
                 closing.callback(shared.release)
@@ -198,6 +205,7 @@ class Gateway:
                     limiter=self.limiter,
                     router_settings=self.calls.router,
                     other_groups=model.fallbacks,
+                    prefixes=self.prefix_cache,
                 )
             except (TypeError, ValueError) as error:
                 raise ConfigError(f"router_settings: litellm's Router refuses them: {error}.") from error
@@ -223,12 +231,13 @@ async def open_gateway(
     on_stage: OnStage | None = None,
     limiter: RateLimiter | None = None,
     response_store: ResponseStore | None = None,
+    make_prefix_cache: MakePrefixCache | None = None,
 ) -> Gateway:
     """The gateway to `settings.model` and to the models of single roles.
 
     `calls` False leaves litellm alone until it is asked for. `limiter` keeps rates that are shared with other
     processes and stays the caller's to close; `response_store` keeps replies in place of the file in coa's folder,
-    and is closed with the gateway. Raises: ModelNotFound for a name that nothing answers to, ConfigError, and what
+    and is closed with the gateway, as is what `make_prefix_cache` gives. Raises: ModelNotFound for a name that nothing answers to, ConfigError, and what
     starting an engine raises.
     """
     tell = on_stage or (lambda _: None)
@@ -248,7 +257,15 @@ async def open_gateway(
         if importing is not None:
             await asyncio.wait([importing])
         raise failed[0]
-    gateway = Gateway(settings, models, calls=asked, engines=engines, limiter=limiter, response_store=response_store)
+    gateway = Gateway(
+        settings,
+        models,
+        calls=asked,
+        engines=engines,
+        limiter=limiter,
+        response_store=response_store,
+        make_prefix_cache=make_prefix_cache,
+    )
     gateway._litellm = importing
     return gateway
 

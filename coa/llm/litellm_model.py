@@ -7,7 +7,8 @@ import contextlib
 import logging
 import os
 import random
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass, replace
 from types import ModuleType
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt
@@ -30,8 +31,9 @@ from coa.llm.litellm_errors import TIMEOUT_HINT, blotted_cause, translated
 from coa.llm.litellm_replies import Emitter, Reply, UnusableReply, finish_reason, streamed, whole
 from coa.llm.litellm_requests import deadline_for, enforces_schema, list_ollama_models, request_for
 from coa.llm.litellm_routes import route_for
-from coa.llm.litellm_usage import UsageReader, sum_of_calls, usage_of
+from coa.llm.litellm_usage import UsageReader, measured, sum_of_calls, usage_of
 from coa.llm.pacing import Admission, Deadline, Outcome, Pacing
+from coa.llm.prefixes import Measured, PrefixCache, Reservation
 from coa.llm.prices import remember_price_list
 from coa.llm.rates import RateLimit, RateLimiter, rate_limits
 from coa.reading import Prompt
@@ -88,12 +90,13 @@ class LitellmModel:
         limiter: RateLimiter | None = None,
         router_settings: Mapping[str, object] | None = None,
         other_groups: tuple[ModelGroup, ...] = (),
+        prefixes: PrefixCache | None = None,
         sleep: Sleep = asyncio.sleep,
     ) -> None:
         """`other_groups` are what the router_settings' fallbacks may name. `timeout_s` None scales with tokens.
 
         `limiter` keeps the rpm and tpm of the deployments' entries and stays the caller's to close; None is one
-        that all models of this process share.
+        that all models of this process share. `prefixes` is the caller's, too.
         """
         litellm = load_litellm()
         self._litellm = litellm
@@ -105,6 +108,7 @@ class LitellmModel:
         self._idle_timeout_s = idle_timeout_s
         self._retries = retries
         self._sleep = sleep
+        self._prefixes = prefixes
         self._lease: ClientLease | None = None
         self._slots = asyncio.Semaphore(max_parallel_calls) if max_parallel_calls else None
         settings = dict(router_settings or {})
@@ -179,13 +183,14 @@ class _Call:
             idle_timeout_s=model._idle_timeout_s,
             stream=emit is not None,
         )
-        async with model._slots or contextlib.nullcontext():
+        async with model._slots or contextlib.nullcontext(), self._reserved() as reservation:
             admission = Admission(
                 model._pacing,
                 deadline,
                 tokens=self._tokens_at_most(),
                 avoid=frozenset(self._failed),
                 refused=self._refused,
+                reservation=None if reservation is None else reservation.held,
             )
             outcome: Outcome = "dropped"
             failed: ModelError | None = None
@@ -203,7 +208,7 @@ class _Call:
                 if admission.leave(outcome):
                     self._refused_by = admission.deployment
             if failed is None:
-                return await self._completed(reply, admission, number)
+                return await self._completed(reply, admission, number, reservation)
         if admission.deployment is not None:
             self._failed.add(admission.deployment)
         raise failed from cause  # outside the handler: its context would hold the raw error
@@ -250,11 +255,32 @@ class _Call:
         request |= {"stream": True, "stream_options": {"include_usage": True}}
         return await streamed(await model._route.send(request, admission), self._emit, deadline.piece)
 
-    async def _completed(self, reply: Reply, admission: Admission, number: int) -> Completion:
+    @contextlib.asynccontextmanager
+    async def _reserved(self) -> AsyncIterator[_Reserved | None]:
+        """The prefix cache's part in an attempt, ended whatever happens."""
+        prefixes, model = self._model._prefixes, self._model
+        held = None if prefixes is None else prefixes.reserve(model.group.name, self._prompt, self._decoding)
+        if held is None:
+            yield None
+            return
+        reserved = _Reserved(held)
+        try:
+            yield reserved
+        finally:
+            await held.done(reserved.measured)
+
+    async def _completed(
+        self, reply: Reply, admission: Admission, number: int, reserved: _Reserved | None
+    ) -> Completion:
         """The reply, paid for. Raises: ContentRefused, UnusableReply."""
         model = self._model
         deployment = model._answered_by(reply, admission)
         usage = model._usage.read(reply, self._prompt, deployment)
+        if reserved is not None:
+            reserved.measured = measured(reply, usage)
+            # The engine found them in place, because they had been computed there a moment before.
+            computed = min(usage.cached_tokens, admission.prepared.prefilled_tokens)
+            usage = replace(usage, cached_tokens=usage.cached_tokens - computed)
         self._spent.append(usage)
         await admission.settle(usage.prompt_tokens + usage.completion_tokens)
         text, finish = visible_text(reply.raw), finish_reason(reply)
@@ -285,6 +311,14 @@ class _Call:
         if not self._model._pacing.limits:
             return 0
         return self._model._usage.estimated_prompt(self._prompt) + self._decoding.max_tokens
+
+
+@dataclass
+class _Reserved:
+    """A reservation, and what became of its call."""
+
+    held: Reservation
+    measured: Measured | None = None
 
 
 def _outcome(failed: ModelError) -> Outcome:

@@ -37,6 +37,8 @@ class Reply(NamedTuple):
     usage: Any
     hidden: Mapping[str, Any]
     """litellm's own notes: model_id, response_cost."""
+    timings: Any = None
+    """llama.cpp's, where it sends them."""
 
 
 class Emitter:
@@ -87,6 +89,7 @@ def whole(response: Any) -> Reply:
         choices[0].finish_reason,
         getattr(response, "usage", None),
         hidden,
+        getattr(response, "timings", None),
     )
 
 
@@ -99,10 +102,12 @@ async def streamed(stream: AsyncIterator[Any], emit: Emitter, on_piece: Callable
     thoughts: list[str] = []
     finish: str | None = None
     usage: Any = None
+    timings: Any = None
     hidden: dict[str, Any] = {}
     try:
         async for chunk in stream:
             usage = getattr(chunk, "usage", None) or usage
+            timings = getattr(chunk, "timings", None) or timings
             if not chunk.choices:
                 continue
             choice = chunk.choices[0]
@@ -125,7 +130,7 @@ async def streamed(stream: AsyncIterator[Any], emit: Emitter, on_piece: Callable
     if finish is None:
         raise ConnectionError("the stream ended before the reply was complete")
     emit.finish()
-    return Reply("".join(parts), "".join(thoughts), finish, usage, hidden)
+    return Reply("".join(parts), "".join(thoughts), finish, usage, hidden, timings)
 
 
 def _thoughts_of(message: Any) -> str:

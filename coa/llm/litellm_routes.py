@@ -96,7 +96,8 @@ class DirectRoute:
         """See `Route.send`."""
         stream = bool(request.get("stream"))
         await admission.admit(self._deployment.id, total_s=own_timeout(self._deployment, stream=stream))
-        return await self._litellm.acompletion(**{**self._params, **request, "metadata": dict(self._metadata)})
+        call = {**self._params, **request, "metadata": dict(self._metadata)}
+        return await self._litellm.acompletion(**_with_body(call, admission))
 
     def close(self) -> None:
         """Nothing is registered."""
@@ -209,18 +210,25 @@ def _hook_class(litellm: ModuleType) -> type[Any]:
             if admission is None or not isinstance(healthy_deployments, list):
                 return healthy_deployments
             in_order = _lowest_order(healthy_deployments, request_kwargs, admission)
-            kept = set(admission.preferred([str(d["model_info"]["id"]) for d in in_order]))
+            kept = set(await admission.preferred([str(d["model_info"]["id"]) for d in in_order]))
             return [d for d in in_order if str(d["model_info"]["id"]) in kept] or healthy_deployments
 
-        async def async_pre_call_deployment_hook(self, kwargs: Any, call_type: Any) -> None:
+        async def async_pre_call_deployment_hook(self, kwargs: Any, call_type: Any) -> Any:
             admission = _admission.get()
             chosen = str((kwargs.get("model_info") or {}).get("id"))
             if admission is None or not admission.ours or chosen not in _known:
-                return
+                return None
             stream = bool(kwargs.get("stream"))
             await admission.admit(chosen, total_s=own_timeout(_known[chosen][-1], stream=stream))
+            return _with_body(kwargs, admission)
 
     return AdmissionHook
+
+
+def _with_body(call: dict[str, Any], admission: Admission) -> dict[str, Any]:
+    """The call with what the prefix cache has the engine told."""
+    body = admission.prepared.body
+    return {**call, "extra_body": {**(call.get("extra_body") or {}), **body}} if body else call
 
 
 def _lowest_order(deployments: list[Any], request_kwargs: Any, admission: Admission) -> list[Any]:

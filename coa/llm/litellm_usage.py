@@ -11,12 +11,13 @@ from coa.llm.budget import Prices
 from coa.llm.chat import visible_text
 from coa.llm.deployments import Deployment
 from coa.llm.litellm_replies import Reply
+from coa.llm.prefixes import Measured
 from coa.llm.prices import prices_of
 from coa.reading import Prompt
 from coa.tokens import EstimatedTokens
 from coa.types import CallUsage, Usage
 
-__all__ = ["UsageReader", "sum_of_calls", "usage_of"]
+__all__ = ["UsageReader", "measured", "sum_of_calls", "usage_of"]
 
 _log = logging.getLogger(__name__)
 
@@ -93,6 +94,13 @@ class UsageReader:
             _log.warning("%s does not say what its replies take: tokens are estimated.", deployment)
 
 
+def measured(reply: Reply, usage: CallUsage) -> Measured:
+    """What the engine said of the call, for the prefix cache; llama.cpp tells times as well."""
+    timings = reply.timings
+    times = [_seconds(timings, name) for name in ("prompt_ms", "predicted_ms")]
+    return Measured(usage.prompt_tokens, usage.cached_tokens, usage.completion_tokens, times[0], times[1])
+
+
 def sum_of_calls(calls: list[CallUsage]) -> CallUsage:
     """Several calls' usage as one call's: that of a reply together with the useless ones before it."""
     costs = [call.cost_usd for call in calls]
@@ -123,6 +131,11 @@ def _reasoning(reply: Reply, n_completion: int) -> int:
     if n_thought == 0:
         return 0
     return min(n_completion, math.ceil(n_completion * n_thought / (n_thought + n_visible)))
+
+
+def _seconds(timings: Any, name: str) -> float | None:
+    value = timings.get(name) if isinstance(timings, dict) else None
+    return value / 1000 if isinstance(value, int | float) and math.isfinite(value) and value >= 0 else None
 
 
 def _count(source: Any, name: str) -> int:

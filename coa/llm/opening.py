@@ -19,7 +19,7 @@ from coa.llm.catalogue import CATALOGUE
 from coa.llm.counting import counter_for
 from coa.llm.deployments import Deployment, ModelGroup, entries_for, group_from_model_list
 from coa.llm.download import LocalModel, find_model
-from coa.llm.embedded import EmbeddedEngine
+from coa.llm.embedded import MICRO_BATCH, EmbeddedEngine
 from coa.llm.litellm_model import load_litellm
 from coa.llm.litellm_settings import CallSettings, fallback_groups
 from coa.llm.prices import listed_window
@@ -77,13 +77,15 @@ class Engines:
         """The one that was started first."""
         return next(iter(self._started.values()), None)
 
-    def start(self, model: LocalModel, *, n_ctx: int | None, n_threads: int | None) -> EmbeddedEngine:
-        """The engine for `model`; blocking. Raises: as `EmbeddedEngine.start`."""
+    def start(
+        self, model: LocalModel, *, n_ctx: int | None, n_threads: int | None, kv_dir: Path | None = None
+    ) -> EmbeddedEngine:
+        """The engine for `model`, its states in `kv_dir`; blocking. Raises: as `EmbeddedEngine.start`."""
         with self._lock:
             key = (model.path, n_ctx)
             if key not in self._started:
                 self._started[key] = EmbeddedEngine.start(
-                    model.path, alias=model.name, n_ctx=n_ctx, n_threads=n_threads
+                    model.path, alias=model.name, n_ctx=n_ctx, n_threads=n_threads, slot_save_path=kv_dir
                 )
             return self._started[key]
 
@@ -237,18 +239,32 @@ def _start_embedded(groups: tuple[ModelGroup, ...], settings: Settings, engines:
             raise ModelNotFound(f"there is no model file for {deployment.model!r} ({deployment.id}).", hint=hint)
         on_stage(f"loading {local.name}")
         window = deployment.window or settings.window
-        engine = engines.start(local, n_ctx=window, n_threads=settings.n_threads)
+        kv_dir = _made(settings.kv_dir) if settings.kv_cache else None
+        engine = engines.start(local, n_ctx=window, n_threads=settings.n_threads, kv_dir=kv_dir)
         files.append(local)
+        info: dict[str, object] = dict(deployment.info or {})
+        if kv_dir is not None:
+            info |= {"slot_save_path": str(kv_dir), "n_ubatch": MICRO_BATCH, "runtime": f"xllamacpp {engine.version}"}
         return replace(
             deployment,
             model=f"openai/{local.name}",
             base_url=engine.base_url,
             api_key=engine.api_key,
             window=engine.n_ctx,
+            info=info,
         )
 
     made = tuple(replace(g, deployments=tuple(started(d) for d in g.deployments)) for g in groups)
     return _Opened(made, tuple(files))
+
+
+def _made(folder: Path) -> Path | None:
+    """The folder, made where it was missing; None where it cannot be: then nothing is saved."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError:
+        return None
+    return folder
 
 
 def _as_served(group: ModelGroup, served: Mapping[str, Served]) -> ModelGroup:

@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Literal
 
+from coa.llm.prefixes import Prepared, Reservation
 from coa.llm.rates import Grant, RateLimit, RateLimiter, local_limiter
 
 __all__ = ["Admission", "Deadline", "Outcome", "Pace", "Pacing"]
@@ -222,10 +223,11 @@ class Admission:
         tokens: int,
         avoid: frozenset[str] = frozenset(),
         refused: bool = False,
+        reservation: Reservation | None = None,
     ) -> None:
         """`tokens` is what it may take at most; `avoid` are deployments that have failed this call already.
 
-        `refused` says that its last attempt was turned away for its rate.
+        `refused` says that its last attempt was turned away for its rate. `reservation` is the prefix cache's part.
         """
         self._pacing = pacing
         self._deadline = deadline
@@ -234,6 +236,9 @@ class Admission:
         self._ticket: int | None = None
         self._grant: Grant | None = None
         self._refused = refused
+        self._reservation = reservation
+        self.prepared = Prepared({})
+        """By the prefix cache, for the deployment where it was sent last."""
         self.avoid = avoid
         self.deployment: str | None = None
         """Where it was sent last."""
@@ -249,6 +254,8 @@ class Admission:
         """Waits until the call may go to the deployment; its time begins when this returns."""
         self.leave("failed")  # a fallback: the deployment before has failed
         self.deployment = deployment
+        if self._reservation is not None:
+            await self._reservation.seat(deployment)
         self._ticket = await self._pacing.pace(deployment).enter(again=self._refused)
         try:
             self._grant = await self._pacing.booked(deployment, self._tokens)
@@ -257,6 +264,8 @@ class Admission:
             raise
         self.sent_at = _now()
         self._deadline.sent(total_s)
+        if self._reservation is not None:
+            self.prepared = await self._reservation.prepare(deployment)
 
     def leave(self, outcome: Outcome) -> bool:
         """Ends the call at its deployment, if it was admitted; True for a refusal to be held for, see `Pace.leave`."""
@@ -270,11 +279,14 @@ class Admission:
         grant, self._grant = self._grant, None
         await self._pacing.settled(grant, tokens)
 
-    def preferred(self, deployments: list[str]) -> list[str]:
-        """Those of `deployments` to choose from: none that failed this call, and of the rest the well and free ones."""
+    async def preferred(self, deployments: list[str]) -> list[str]:
+        """Those of `deployments` to choose from: none that failed this call, and of the rest the well and free ones;
+        of these the prefix cache's choice, where it has one."""
         untried = [d for d in deployments if d not in self.avoid] or deployments
         well = [d for d in untried if not self._pacing.suspect(d)] or untried
-        return [d for d in well if self._pacing.at_once(d)] or well
+        free = [d for d in well if self._pacing.at_once(d)] or well
+        chosen = await self._reservation.choose(free) if self._reservation is not None and len(free) > 1 else None
+        return free if chosen is None else [chosen]
 
 
 def _now() -> float:

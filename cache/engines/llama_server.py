@@ -1,0 +1,158 @@
+"""llama.cpp's server: embedded in this process, or anywhere its HTTP is.
+
+Endpoints (tools/server/README.md): /apply-template and /tokenize give a prompt's exact tokens; /completion with
+`n_predict` 0 evaluates a prompt into a slot and writes nothing; /slots/N saves, restores and erases. A state file holds
+its tokens beside their KV, and a later call re-uses what its prompt has in common with the slot's tokens.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import httpx
+
+from coa.cache.index import IndexKind
+from coa.errors import CacheError
+from coa.llm.deployments import Deployment
+from coa.llm.litellm_clients import on_loopback
+from coa.reading import Prompt
+
+__all__ = ["DEFAULT_MICRO_BATCH", "LlamaServer"]
+
+DEFAULT_MICRO_BATCH = 512
+"""llama.cpp's own `--ubatch-size`, where a deployment's model_info does not say `n_ubatch`."""
+_SENTINEL = "Qcoaqborderq"
+"""Survives trimming and no template changes it."""
+_TIMEOUT = httpx.Timeout(10.0, connect=2.0)
+# A long prefix on a slow machine takes minutes; calls have time limits of their own, which cancel this.
+_COMPUTING = httpx.Timeout(None, connect=2.0)
+
+
+class LlamaServer:
+    """See `EngineAdapter`."""
+
+    kind: IndexKind = "owned"
+
+    def __init__(self, deployment: Deployment, *, verify: bool | str = True) -> None:
+        """`verify` as httpx takes it."""
+        info: Mapping[str, object] = deployment.info or {}
+        self.deployment = deployment
+        self.n_slots = 1
+        self.saves = False
+        self.build = str(info.get("runtime") or "")
+        """Name and version of the runtime; known after `open`."""
+        micro_batch = info.get("n_ubatch")
+        self.granularity = micro_batch if isinstance(micro_batch, int) and micro_batch > 0 else DEFAULT_MICRO_BATCH
+        root = deployment.root_url or ""
+        headers = {"Authorization": f"Bearer {deployment.api_key}"} if deployment.api_key else {}
+        self._client = httpx.AsyncClient(
+            base_url=root,
+            headers=headers,
+            timeout=_TIMEOUT,
+            verify=False if root.startswith("http:") else verify,  # loading certificates takes a tenth of a second
+            trust_env=not on_loopback(root),
+        )
+        self._before: dict[str, str] = {}
+        self._nonce = secrets.token_hex(4)
+        self._n_restarts = 0
+        self._computed: float | None = None
+
+    async def open(self) -> None:
+        """Asks for the number of slots, and whether they can be saved."""
+        props = await self._call("GET", "/props")
+        slots = props.get("total_slots")
+        self.n_slots = slots if isinstance(slots, int) and slots > 0 else 1
+        self.build = self.build or f"llama.cpp {props.get('build_info') or 'unknown'}"
+        # A name that cannot be one: a server that saves says so, any other that it does not.
+        try:
+            response = await self._client.post("/slots/0?action=save", json={"filename": ""})
+        except httpx.HTTPError as error:
+            raise self._error("/slots", type(error).__name__) from error
+        self.saves = response.status_code == httpx.codes.BAD_REQUEST
+
+    async def prefix_tokens(self, prompt: Prompt) -> list[int]:
+        """One round trip, and one more for the first prompt of each system text."""
+        before = self._before.get(prompt.system)
+        if before is None:
+            messages = Prompt(system=prompt.system, tail=_SENTINEL).messages()
+            body = {"messages": messages, "chat_template_kwargs": {"enable_thinking": False}}
+            rendered = str((await self._call("POST", "/apply-template", body)).get("prompt"))
+            before, found, _ = rendered.partition(_SENTINEL)
+            if not found:
+                raise self._error("/apply-template", "the chat template does not show the user's message")
+            self._before[prompt.system] = before
+        body = {"content": before + prompt.prefix, "add_special": True, "parse_special": True}
+        tokens: Any = (await self._call("POST", "/tokenize", body)).get("tokens")
+        if not isinstance(tokens, list):
+            raise self._error("/tokenize", "no tokens in the reply")
+        return tokens
+
+    async def prefill(self, tokens: Sequence[int], *, slot: int | None = None) -> int:
+        """With a slot, from nothing: what was in it does not move the borders of computed batches."""
+        body: dict[str, object] = {"prompt": list(tokens), "n_predict": 0, "cache_prompt": slot is None}
+        if slot is not None:
+            body["id_slot"] = slot
+        timings = (await self._call("POST", "/completion", body, timeout=_COMPUTING)).get("timings")
+        computed = timings.get("prompt_n") if isinstance(timings, dict) else None
+        return computed if isinstance(computed, int) else len(tokens)
+
+    async def save(self, slot: int, file: str) -> int:
+        """See `EngineAdapter`."""
+        saved = await self._call("POST", f"/slots/{slot}?action=save", {"filename": file}, timeout=_COMPUTING)
+        return _count(saved, "n_saved")
+
+    async def restore(self, slot: int, file: str) -> int:
+        """See `EngineAdapter`; 0 where the engine does not take the file."""
+        restored = await self._call("POST", f"/slots/{slot}?action=restore", {"filename": file}, timeout=_COMPUTING)
+        return _count(restored, "n_restored")
+
+    async def epoch(self) -> str:
+        """By its counter of computed tokens, which only a restart lowers; a server without metrics never changes."""
+        try:
+            text = (await self._client.get("/metrics")).text
+        except httpx.HTTPError as error:
+            raise self._error("/metrics", type(error).__name__) from error
+        computed = _metric(text, "llamacpp:prompt_tokens_total")
+        if computed is not None:
+            if self._computed is not None and computed < self._computed:
+                self._n_restarts += 1
+            self._computed = computed
+        return f"{self._nonce}.{self._n_restarts}"
+
+    async def close(self) -> None:
+        """See `EngineAdapter`."""
+        await self._client.aclose()
+
+    async def _call(
+        self, method: str, path: str, body: object = None, *, timeout: httpx.Timeout = _TIMEOUT
+    ) -> dict[str, Any]:
+        try:
+            response = await self._client.request(method, path, json=body, timeout=timeout)
+            answer: Any = response.json()
+        except (httpx.HTTPError, ValueError) as error:
+            raise self._error(path, type(error).__name__) from error
+        if response.is_error or not isinstance(answer, dict):
+            told = answer.get("error") if isinstance(answer, dict) else None
+            message = told.get("message") if isinstance(told, dict) else None
+            raise self._error(path, f"HTTP {response.status_code}" + (f", {str(message)[:200]}" if message else ""))
+        return answer
+
+    def _error(self, path: str, what: str) -> CacheError:
+        return CacheError(f"{self.deployment.id} did not do {path.partition('?')[0]}: {what}.")
+
+
+def _count(answer: Mapping[str, Any], key: str) -> int:
+    found = answer.get(key)
+    return found if isinstance(found, int) else 0
+
+
+def _metric(text: str, name: str) -> float | None:
+    for line in text.splitlines():
+        if line.startswith(name):
+            try:
+                return float(line.rpartition(" ")[2])
+            except ValueError:
+                return None
+    return None
