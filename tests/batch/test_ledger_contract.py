@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +22,9 @@ from coa.batch.ledger import (
     Spending,
     SpendingLimits,
 )
+from coa.batch.redis_ledger import RedisLedger, client_for
 from coa.batch.sqlite_ledger import SQLiteLedger
+from coa.testing.redis_process import RedisProcess, redis_servers
 
 LEASE_S = 60.0
 
@@ -45,7 +47,15 @@ def clock() -> Clock:
     return Clock()
 
 
-@pytest.fixture(params=["sqlite"])
+@pytest.fixture(scope="module")
+def redis() -> Iterator[RedisProcess]:
+    if not redis_servers():
+        pytest.skip("no redis-server here")
+    with RedisProcess() as server:
+        yield server
+
+
+@pytest.fixture(params=["sqlite", "redis-server"])
 async def make(request: pytest.FixtureRequest, clock: Clock, tmp_path: Path) -> AsyncIterator[Make]:
     """A ledger over the same ground each time it is called: another process's view of it."""
     async with AsyncExitStack() as stack:
@@ -55,7 +65,8 @@ async def make(request: pytest.FixtureRequest, clock: Clock, tmp_path: Path) -> 
             if request.param == "sqlite":
                 ledger = SQLiteLedger(tmp_path / "batch" / "ledger.sqlite", clock=clock)
             else:
-                raise AssertionError(request.param)
+                url = request.getfixturevalue("redis").url
+                ledger = RedisLedger(client_for(url), f"b{tmp_path.parent.name}-{tmp_path.name}", clock=clock)
             stack.push_async_callback(ledger.close)
             return ledger
 
