@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from coa.errors import BudgetExceeded, VerificationFailed
 from coa.events import RunStarted
 from coa.run_format import CHOICE_KEY
 from coa.runs import RunPlan, RunRecord, RunState, RunStore
@@ -15,7 +16,7 @@ if TYPE_CHECKING:  # langgraph takes seconds to import
     from coa.graphs import ReadContext
     from coa.graphs.state import ReadOutput
 
-__all__ = ["Run", "assembled"]
+__all__ = ["Run", "assembled", "delivered"]
 
 
 class Run:
@@ -110,3 +111,22 @@ def assembled(
         prompts=dict(record.prompts),
         estimate=record.estimate,
     )
+
+
+def delivered(answer: Answer, *, stopped: str | None, strict: bool) -> Answer:
+    """`answer`, where it is one that was asked for; `stopped` is the limit that ended the run, `strict` the setting.
+
+    Raises: BudgetExceeded with what was found so far, VerificationFailed.
+    """
+    if stopped is not None:
+        raise BudgetExceeded(
+            f"stopped by {stopped}: {answer.coverage.read} of {answer.coverage.chunks} chunks were read.",
+            hint="Start again with a higher limit."
+            if answer.coverage.read
+            else "One chunk and the answer may take more than that: start again with a higher limit.",
+            answer=answer if answer.coverage.read else None,
+        )
+    if strict and answer.quotes_not_found:
+        quotes = "a quote" if answer.quotes_not_found == 1 else f"{answer.quotes_not_found} quotes"
+        raise VerificationFailed(f"the answer has {quotes} that the text does not hold.", answer=answer)
+    return answer

@@ -10,52 +10,51 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import ValidationError
 
 from coa.agents.statements import Statement, statements_to_text
-from coa.answering import Run
+from coa.answering import Run, delivered
 from coa.cache.rates import limiter_for
 from coa.cache.responses import responses_for
 from coa.config import Settings, load_settings, resolve_environment
-from coa.errors import BudgetExceeded, CoaError, ConfigError, RunDrained, VerificationFailed
+from coa.errors import CoaError, ConfigError, RunDrained
 from coa.events import Event, StageChanged, WarningRaised
-from coa.llm.gateway import Gateway, models_named, open_gateway
+from coa.llm.gateway import Gateway, open_gateway
 from coa.llm.rates import RateLimiter
-from coa.planning import Plan, plan_run, seconds_per_token, shown_at_once
+from coa.planning import Plan, plan_run, shown_at_once
+from coa.questions import OnAnswer, asked_together
 from coa.reading import PREFIX_VERSION
 from coa.roles import DEFAULT_WORDS
 from coa.run_notes import DiskNotes
-from coa.runs import Forecasted, RunPlan, RunRecord, RunStore, Task, now
-from coa.secrets import with_secrets, without_secrets
+from coa.runs import RunPlan, RunRecord, RunStore, Task
+from coa.secrets import with_secrets
 from coa.stopping import StopSignal
 from coa.structures import outline_of
 from coa.types import Answer, Document
-from coa.wiring import RUN_SETTINGS, agents_for, allowed_for, context_for, expected_of, same_models
+from coa.wiring import (
+    RUN_SETTINGS,
+    Wanted,
+    agents_for,
+    allowed_for,
+    context_for,
+    expected_of,
+    plan_of,
+    record_of,
+    same_models,
+)
 
 if TYPE_CHECKING:
     from coa.agents.outline import Outline
+    from coa.graphs.together import Companion
 
 __all__ = ["OnEvent", "Session"]
 
 OnEvent = Callable[[Event], None]
-
-
-@dataclass(frozen=True, slots=True)
-class _Wanted:
-    """What is asked of a document."""
-
-    question: str | None
-    task: Task = "ask"
-    language: str | None = None
-    words: int | None = None
-    per: str = "book"
-    strategy: str | None = None
-    """None: the one of the settings."""
-    form: Literal["ids", "free"] = "ids"
 
 
 class Session:
@@ -128,7 +127,34 @@ class Session:
         stop was asked for, BudgetExceeded with the partial answer on it, ModelError (the run can be resumed then),
         VerificationFailed with the answer on it where `strict` is set, ConfigError, DocumentError, StorageError.
         """
-        return await self._run(document, _Wanted(question), run_id)
+        return await self._run(document, Wanted(question), run_id)
+
+    async def ask_many(
+        self,
+        document: Document,
+        questions: Sequence[str],
+        *,
+        run_ids: Sequence[str] | None = None,
+        on_answer: OnAnswer | None = None,
+        on_event: Callable[[int, Event], None] | None = None,
+    ) -> list[Answer | CoaError]:
+        """What became of each question, in their order: a run each, as by `ask`, and the error in the place of an
+        answer that there is none of.
+
+        The runs read a chunk together before any reads the next, so that its prefix is computed once. `on_answer` is
+        told of each that has ended; `on_event` gets the runs' events with the question's number, in place of the
+        session's listener. `run_ids` are as in `ask`, one a question. Raises: ConfigError and ModelError where the
+        models cannot be opened.
+        """
+        await self._open()
+
+        async def ask(number: int, companion: Companion) -> Answer:
+            told = self._on_event if on_event is None else partial(on_event, number)
+            view = self.view(on_event=told, stop=self._stop)
+            run_id = None if run_ids is None else run_ids[number]
+            return await view._run(document, Wanted(questions[number]), run_id, companion)
+
+        return await asked_together(ask, len(questions), on_answer)
 
     async def summarize(
         self,
@@ -144,7 +170,7 @@ class Session:
         `language` is an ISO 639-1 code; "auto" is the document's own. Raises: as `ask`.
         """
         resolved = document.language if language == "auto" else language
-        return await self._run(document, _Wanted(None, "summarize", resolved, words or DEFAULT_WORDS, per), run_id)
+        return await self._run(document, Wanted(None, "summarize", resolved, words or DEFAULT_WORDS, per), run_id)
 
     async def structure(
         self, document: Document, *, form: Literal["ids", "free"] = "ids", run_id: str | None = None
@@ -154,13 +180,13 @@ class Session:
         `outline` gives the outline itself. `form` "free" has the model restate the text, which takes chunks of a
         third of its window. Raises: as `ask`.
         """
-        return await self._run(document, _Wanted(None, "structure", strategy="outline", form=form), run_id)
+        return await self._run(document, Wanted(None, "structure", strategy="outline", form=form), run_id)
 
     async def check(
         self, document: Document, statements: Sequence[str | Statement], *, run_id: str | None = None
     ) -> Answer:
         """Whether `statements` are true; `coa.agents.checked.checked_of` gives the labels. Raises: as `ask`."""
-        return await self._run(document, _Wanted(statements_to_text(statements), "check", strategy="check"), run_id)
+        return await self._run(document, Wanted(statements_to_text(statements), "check", strategy="check"), run_id)
 
     def outline(self, run_id: str) -> Outline:
         """The outline by what a run has structured so far; chunks that are missing stand in it as one piece each.
@@ -177,6 +203,9 @@ class Session:
         The run keeps the settings it was started with. `review` is what a person said to a run that ended with
         ReviewNeeded. Raises: RunNotFound, and as `ask`.
         """
+        return await self._resumed(run_id, review=review)
+
+    async def _resumed(self, run_id: str, *, review: object = None, companion: Companion | None = None) -> Answer:
         record = self.runs.get(run_id)
         stored = self.runs.answer(record.run_id)
         if stored is not None and record.state in {"done", "partial"}:
@@ -187,38 +216,14 @@ class Session:
                 session._parent = self
             document = replace(self.runs.document(record.document_sha256), name=record.document)  # not its first name
             plan = self.runs.plan(record.run_id, document)
-            return await session._execute(record, document, plan, review=review)
+            return await session._execute(record, document, plan, review=review, companion=companion)
 
     async def plan(
         self, document: Document, question: str | None, *, per: str = "book", words: int | None = None
     ) -> Plan:
         """What `ask` (or `summarize` for None) would do; makes no call. Raises: what they raise before their first."""
         gateway = await self._open(calls=False)
-        limits, _ = await allowed_for(gateway, self.settings, words)
-        asked = shown_at_once(question, self.settings.strategy)
-        plan = await asyncio.to_thread(
-            plan_run, document, asked, gateway=gateway, limits=limits, per_chapter=per == "chapter"
-        )
-        wanted = await asyncio.to_thread(expected_of, gateway, plan, limits, self.settings, question)
-        speed = await asyncio.to_thread(seconds_per_token, self.runs, gateway.group.name, self.settings.notes)
-        return Plan(
-            document=document.name,
-            sha256=document.sha256,
-            strategy=self.settings.strategy,
-            model=gateway.group.name,
-            tokenizer=plan.tokenizer,
-            exact=plan.exact,
-            chapters=len(document.chapters()),
-            n_chunks=plan.n_chunks,
-            chunk_tokens=limits.chunk_tokens,
-            window=gateway.window,
-            calls=wanted.calls,
-            prompt_tokens=wanted.prompt_tokens,
-            completion_tokens_max=wanted.completion_tokens_max,
-            cacheable_ratio=wanted.cacheable_tokens / max(1, wanted.prompt_tokens),
-            cost_usd=await gateway.cost_of(wanted.prompt_tokens, wanted.completion_tokens_max),
-            seconds=None if speed is None else speed * wanted.prompt_tokens,
-        )
+        return await plan_of(gateway, self.settings, self.runs, document, question, per=per, words=words)
 
     @contextlib.asynccontextmanager
     async def prepared(
@@ -239,7 +244,7 @@ class Session:
         call; ConfigError for a run of that id over another document or question.
         """
         if run_id is None or not self.runs.has(run_id):
-            record, plan = await self._begun(document, _Wanted(question, task, language, words, per), run_id)
+            record, plan = await self._begun(document, Wanted(question, task, language, words, per), run_id)
         else:
             record, plan = await asyncio.to_thread(lambda: (self.runs.get(run_id), self.runs.plan(run_id, document)))
         if (record.document_sha256, record.question) != (document.sha256, question):
@@ -250,13 +255,15 @@ class Session:
         async with self._running(record, document, plan) as run:
             yield run
 
-    async def _run(self, document: Document, wanted: _Wanted, run_id: str | None = None) -> Answer:
+    async def _run(
+        self, document: Document, wanted: Wanted, run_id: str | None = None, companion: Companion | None = None
+    ) -> Answer:
         if run_id is not None and await asyncio.to_thread(self.runs.has, run_id):
-            return await self.resume(run_id)
+            return await self._resumed(run_id, companion=companion)
         record, plan = await self._begun(document, wanted, run_id)
-        return await self._execute(record, document, plan)
+        return await self._execute(record, document, plan, companion=companion)
 
-    async def _begun(self, document: Document, wanted: _Wanted, run_id: str | None = None) -> tuple[RunRecord, RunPlan]:
+    async def _begun(self, document: Document, wanted: Wanted, run_id: str | None = None) -> tuple[RunRecord, RunPlan]:
         """A new run, checked and stored before its first call."""
         gateway = await self._open()
         self._emit(StageChanged("counting tokens"))
@@ -268,25 +275,9 @@ class Session:
         expected = await asyncio.to_thread(
             expected_of, gateway, plan, limits, self.settings, wanted.question, name=wanted.strategy
         )
-        created = now()
-        record = RunRecord(
-            run_id=await asyncio.to_thread(self.runs.new_id) if run_id is None else run_id,
-            task=wanted.task,
-            state="running",
-            created=created,
-            updated=created,
-            document=document.name,
-            document_sha256=document.sha256,
-            question=wanted.question,
-            strategy=wanted.strategy or self.settings.strategy,
-            model=gateway.group.name,
-            n_chunks=plan.n_chunks,
-            language=wanted.language,
-            words=wanted.words,
-            per=wanted.per,
-            form=wanted.form,
-            settings=without_secrets(self.settings.model_copy(update={"model": models_named(gateway.settings)[0]})),
-            estimate=Forecasted(expected.calls, expected.prompt_tokens, expected.completion_tokens_max),
+        named = await asyncio.to_thread(self.runs.new_id) if run_id is None else run_id
+        record = record_of(
+            named, document, wanted, plan=plan, gateway=gateway, settings=self.settings, expected=expected
         )
         return await asyncio.to_thread(self._created, record, document, plan)
 
@@ -298,12 +289,21 @@ class Session:
             self.runs.create(record, document, plan)
         return record, plan
 
-    async def _execute(self, record: RunRecord, document: Document, plan: RunPlan, *, review: object = None) -> Answer:
+    async def _execute(
+        self,
+        record: RunRecord,
+        document: Document,
+        plan: RunPlan,
+        *,
+        review: object = None,
+        companion: Companion | None = None,
+    ) -> Answer:
         """Reads what has not been read yet and answers."""
         from coa.graphs import strategy
         from coa.graphs.running import run_graph
 
         async with self._running(record, document, plan) as run:
+            run.context.together = companion
             output = await run_graph(
                 strategy(record.strategy).build(),
                 question=record.question,
@@ -316,19 +316,7 @@ class Session:
                 review=review,
             )
             answer = await asyncio.to_thread(run.finished, output)
-        stopped = output["stopped"]
-        if stopped is not None:
-            raise BudgetExceeded(
-                f"stopped by {stopped}: {answer.coverage.read} of {answer.coverage.chunks} chunks were read.",
-                hint="Start again with a higher limit."
-                if answer.coverage.read
-                else "One chunk and the answer may take more than that: start again with a higher limit.",
-                answer=answer if answer.coverage.read else None,
-            )
-        if self.settings.strict and answer.quotes_not_found:
-            quotes = "a quote" if answer.quotes_not_found == 1 else f"{answer.quotes_not_found} quotes"
-            raise VerificationFailed(f"the answer has {quotes} that the text does not hold.", answer=answer)
-        return answer
+        return delivered(answer, stopped=output["stopped"], strict=self.settings.strict)
 
     @contextlib.asynccontextmanager
     async def _running(self, record: RunRecord, document: Document, plan: RunPlan) -> AsyncIterator[Run]:

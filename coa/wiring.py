@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
-from typing import TYPE_CHECKING, NamedTuple
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from coa.config import Settings
 from coa.limits import Limits, ReadingProfile
 from coa.llm.budget import Budget
 from coa.llm.call_labels import labelled
 from coa.llm.gateway import Gateway, models_named
-from coa.planning import budget_for, estimate, limits_for, options_of
+from coa.planning import Plan, budget_for, estimate, limits_for, options_of, plan_run, seconds_per_token, shown_at_once
 from coa.roles import DEFAULT_WORDS, MODEL_OF_AGENT, RoleInputs, Roles, roles_for
 from coa.run_notes import DiskNotes
-from coa.runs import RunPlan, RunRecord
+from coa.runs import Forecasted, RunPlan, RunRecord, RunStore, Task, now
+from coa.secrets import without_secrets
 from coa.types import Document
 
 if TYPE_CHECKING:  # langgraph takes seconds to import
@@ -24,11 +25,14 @@ if TYPE_CHECKING:  # langgraph takes seconds to import
 __all__ = [
     "RUN_SETTINGS",
     "Allowed",
+    "Wanted",
     "agents_for",
     "allowed_for",
     "context_for",
     "expected_of",
+    "plan_of",
     "profile_of",
+    "record_of",
     "same_models",
 ]
 
@@ -59,6 +63,20 @@ RUN_SETTINGS = frozenset(
     }
 )
 """Settings that runs over the same open models may differ in."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What is asked of a document."""
+
+    question: str | None
+    task: Task = "ask"
+    language: str | None = None
+    words: int | None = None
+    per: str = "book"
+    strategy: str | None = None
+    """None: the one of the settings."""
+    form: Literal["ids", "free"] = "ids"
 
 
 class Allowed(NamedTuple):
@@ -104,6 +122,77 @@ def expected_of(
     options = options_of(settings, profile_of(gateway, settings))
     reading, n_lines = strategy(name or settings.strategy), len((question or "").splitlines())
     return estimate(plan, limits, n_question, reading=reading, options=options, n_lines=n_lines)
+
+
+async def plan_of(
+    gateway: Gateway,
+    settings: Settings,
+    runs: RunStore,
+    document: Document,
+    question: str | None,
+    *,
+    per: str,
+    words: int | None,
+) -> Plan:
+    """What a run would do. Raises: LimitsError, and as `plan_run`."""
+    limits, _ = await allowed_for(gateway, settings, words)
+    asked = shown_at_once(question, settings.strategy)
+    plan = await asyncio.to_thread(
+        plan_run, document, asked, gateway=gateway, limits=limits, per_chapter=per == "chapter"
+    )
+    wanted = await asyncio.to_thread(expected_of, gateway, plan, limits, settings, question)
+    speed = await asyncio.to_thread(seconds_per_token, runs, gateway.group.name, settings.notes)
+    return Plan(
+        document=document.name,
+        sha256=document.sha256,
+        strategy=settings.strategy,
+        model=gateway.group.name,
+        tokenizer=plan.tokenizer,
+        exact=plan.exact,
+        chapters=len(document.chapters()),
+        n_chunks=plan.n_chunks,
+        chunk_tokens=limits.chunk_tokens,
+        window=gateway.window,
+        calls=wanted.calls,
+        prompt_tokens=wanted.prompt_tokens,
+        completion_tokens_max=wanted.completion_tokens_max,
+        cacheable_ratio=wanted.cacheable_tokens / max(1, wanted.prompt_tokens),
+        cost_usd=await gateway.cost_of(wanted.prompt_tokens, wanted.completion_tokens_max),
+        seconds=None if speed is None else speed * wanted.prompt_tokens,
+    )
+
+
+def record_of(
+    run_id: str,
+    document: Document,
+    wanted: Wanted,
+    *,
+    plan: RunPlan,
+    gateway: Gateway,
+    settings: Settings,
+    expected: Estimate,
+) -> RunRecord:
+    """The record of a run that begins."""
+    created = now()
+    return RunRecord(
+        run_id=run_id,
+        task=wanted.task,
+        state="running",
+        created=created,
+        updated=created,
+        document=document.name,
+        document_sha256=document.sha256,
+        question=wanted.question,
+        strategy=wanted.strategy or settings.strategy,
+        model=gateway.group.name,
+        n_chunks=plan.n_chunks,
+        language=wanted.language,
+        words=wanted.words,
+        per=wanted.per,
+        form=wanted.form,
+        settings=without_secrets(settings.model_copy(update={"model": models_named(gateway.settings)[0]})),
+        estimate=Forecasted(expected.calls, expected.prompt_tokens, expected.completion_tokens_max),
+    )
 
 
 async def agents_for(record: RunRecord, plan: RunPlan, gateway: Gateway, limits: Limits, settings: Settings) -> Roles:

@@ -6,6 +6,8 @@ store first and puts it there before the graph goes on, so at-least-once executi
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from langgraph.graph import START, StateGraph
 from langgraph.runtime import Runtime
 
@@ -15,7 +17,8 @@ from coa.graphs.context import Answering, ReadContext, Reading
 from coa.graphs.demonstrating import demonstrate, demonstrations_of
 from coa.graphs.state import ChainState, ReadInput, ReadOutput
 from coa.graphs.steps import Refusal, answer_part, needed, read_chunk
-from coa.types import CommunicationUnit
+from coa.graphs.together import Turn
+from coa.types import Chunk, CommunicationUnit
 
 __all__ = ["ChainGraph", "answer", "build_chain", "read"]
 
@@ -71,6 +74,8 @@ async def read(state: ChainState, runtime: Runtime[ReadContext], *, worker: Read
         part=part,
         position=position,
         path="" if pass_ == 1 else _SECOND_READING,
+        turn=Turn(part, pass_, position),
+        following=_following(context, part, pass_, position),
     )
     if isinstance(outcome, Refusal):  # its manager still answers from the notes so far
         return {"position": n_chunks, "reading": context.options.passes, "stopped": outcome.reason}
@@ -82,6 +87,16 @@ async def read(state: ChainState, runtime: Runtime[ReadContext], *, worker: Read
     if position + 1 == n_chunks and pass_ < context.options.passes:
         changed |= {"position": 0, "reading": pass_ + 1}
     return changed
+
+
+def _following(context: ReadContext, part: int, reading: int, position: int) -> Sequence[Chunk]:
+    """What is read after a chunk: to the end of its part, or what comes after that where it is the last."""
+    chunks = context.parts[part].chunks
+    if position + 1 < len(chunks):
+        return chunks[position + 1 :]
+    if reading < context.options.passes:
+        return chunks
+    return context.parts[part + 1].chunks if part + 1 < len(context.parts) else ()
 
 
 async def answer(

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
 
 from coa.agents import ManagerReply, WorkerReply
 from coa.errors import ConfigError
+from coa.graphs.together import Companion
 from coa.llm.budget import Budget, Demand
 from coa.llm.chat import OnText
 from coa.runs import Part, PartAnswer, StoredNote, StoredStep
@@ -188,6 +189,10 @@ class ReadContext:
     """The most that a read can take, for the budget, where the worker is not `Demanding`."""
     manager_demand: Demand = field(default_factory=Demand)
     """The most that an answer can take."""
+    together: Companion | None = None
+    """Keeps the run in step with others over the same document."""
+    upcoming: Callable[[Sequence[Chunk]], None] | None = None
+    """Told when a chunk's reading begins: the chunks that the same path reads after it, in order. Must not raise."""
     _calls: set[asyncio.Task[Any]] = field(default_factory=set, init=False, repr=False)
     _in_flight: Demand = field(default_factory=lambda: Demand(0), init=False, repr=False)
     _n_in_flight: int = field(default=0, init=False, repr=False)

@@ -37,6 +37,7 @@ from coa.graphs.steps import (
     take_step,
     take_steps,
 )
+from coa.graphs.together import Turn
 from coa.graphs.voting import majority
 from coa.runs import StoredStep
 from coa.types import CommunicationUnit
@@ -144,7 +145,7 @@ async def _read(
     """Takes every chain one chunk further."""
     context, part, position = runtime.context, state["part"], state["position"]
     reader = needed(worker or context.worker, "worker")
-    paths = paths_of(context, part)
+    paths, chunks = paths_of(context, part), context.parts[part].chunks
     outcomes = await side_by_side(
         read_chunk(
             context,
@@ -155,6 +156,8 @@ async def _read(
             part=part,
             position=path.order[position],
             path=path.name,
+            turn=Turn(part, 1, position),
+            following=[chunks[at] for at in path.order[position + 1 :]],
         )
         for path in paths
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
@@ -18,6 +19,7 @@ from coa.events import Event
 from coa.graphs.checkpoints import checkpointer
 from coa.graphs.context import ReadContext
 from coa.graphs.state import STATE_VERSION, ReadInput, ReadOutput
+from coa.graphs.together import Companion, WaitEnded
 
 __all__ = ["most_steps", "run_graph"]
 
@@ -49,7 +51,7 @@ async def run_graph(
     Raises: RunDrained then, ReviewNeeded, StorageError, whatever the nodes raise otherwise.
     """
     control = RunControl()
-    on_control(control.request_drain)
+    on_control(_draining(control, context.together))
     running = asyncio.create_task(
         _run(
             graph,
@@ -73,6 +75,19 @@ async def run_graph(
             if running.done() and not running.cancelled():
                 running.exception()
         raise
+
+
+def _draining(control: RunControl, companion: Companion | None) -> Callable[[str], None]:
+    """Drains the run, from any thread; a chunk that it only waits to begin is not begun."""
+    loop = asyncio.get_running_loop()
+
+    def drain(reason: str) -> None:
+        control.request_drain(reason)
+        if companion is not None:
+            with contextlib.suppress(RuntimeError):  # asked for after the run's loop was closed
+                loop.call_soon_threadsafe(companion.stop)
+
+    return drain
 
 
 def most_steps(context: ReadContext) -> int:
@@ -117,7 +132,7 @@ async def _run(
                     control=control,
                 ):
                     on_event(cast("Event", event))  # our nodes write nothing else to the custom stream
-            except GraphDrained as drained:
+            except (GraphDrained, WaitEnded) as drained:
                 raise RunDrained(
                     "stopped after the chunk in hand; everything read so far is kept.",
                     run_id=run_id,

@@ -7,6 +7,7 @@ drain, a retry by the host) never pays twice, and a run keeps to its limits what
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,9 +17,10 @@ from coa.agents.manager import nothing_found_reply
 from coa.errors import BadOutput, ConfigError, ContentRefused, ContextOverflow, ModelError
 from coa.events import AnswerStarted, AnswerToken, ChunkRead, ChunkSkipped, ChunkStarted, Event
 from coa.graphs.context import Answering, ReadContext, Reading
+from coa.graphs.together import Turn
 from coa.llm.budget import Demand
 from coa.runs import PartAnswer, StoredNote, StoredStep
-from coa.types import CommunicationUnit, Usage, Verdict
+from coa.types import Chunk, CommunicationUnit, Usage, Verdict
 
 __all__ = [
     "CHUNK_FAILURES",
@@ -89,34 +91,76 @@ async def read_chunk(
     part: int,
     position: int,
     path: str = "",
+    turn: Turn | None = None,
+    following: Sequence[Chunk] = (),
 ) -> StoredNote | Refusal:
     """What reading a chunk gave, by a call or from the store; tells of it by events.
+
+    `turn` is the chunk's place in the path's order, for runs that keep in step; None where there is no order.
+    `following` is what the path reads next, as far as that is settled.
 
     A failure that the chunk may be to blame for becomes a note with a cause and the unit as it was. Raises:
     ModelError for every other.
     """
-    chunk = context.parts[part].chunks[position]
-    ordinal = context.ordinal(part, position)
-    stored = await context.notes.note(part, position, path)
-    reused = stored is not None
-    if stored is None:
-        demand = context.demand(worker, chunk, question, unit)
-        refusal = await context.reserve(demand)
-        if refusal is not None:
-            return Refusal(refusal)
-        paid = Usage()
-        try:
-            write(ChunkStarted(ordinal, context.n_chunks, chunk.n_tokens, path))
-            stored = await _paid(context, worker, unit, question=question, part=part, position=position, path=path)
-            paid = stored.usage
-        except ModelError as error:
-            paid = error.usage or Usage()
-            raise
-        finally:
-            context.release(demand, paid)
-        await context.notes.add_note(stored)
+    companion = context.together if turn is not None else None
+    with contextlib.nullcontext() if companion is None or turn is None else companion.taking(turn):
+        stored = await context.notes.note(part, position, path)
+        reused = stored is not None
+        if stored is None:
+            if companion is not None:
+                await context.calling(companion.wait())
+            bought = await _bought(
+                context,
+                write,
+                worker,
+                unit,
+                question=question,
+                part=part,
+                position=position,
+                path=path,
+                following=following,
+            )
+            if isinstance(bought, Refusal):
+                if companion is not None:
+                    companion.leave()
+                return bought
+            stored = bought
     write(_told(context, stored, reused=reused))
     return stored
+
+
+async def _bought(
+    context: ReadContext,
+    write: Write,
+    worker: Reading,
+    unit: CommunicationUnit,
+    *,
+    question: str | None,
+    part: int,
+    position: int,
+    path: str,
+    following: Sequence[Chunk],
+) -> StoredNote | Refusal:
+    """The chunk's note, read now, as far as the budget allows, and stored."""
+    chunk = context.parts[part].chunks[position]
+    demand = context.demand(worker, chunk, question, unit)
+    refusal = await context.reserve(demand)
+    if refusal is not None:
+        return Refusal(refusal)
+    paid = Usage()
+    try:
+        write(ChunkStarted(context.ordinal(part, position), context.n_chunks, chunk.n_tokens, path))
+        if context.upcoming is not None and following:
+            context.upcoming(following)
+        note = await _paid(context, worker, unit, question=question, part=part, position=position, path=path)
+        paid = note.usage
+    except ModelError as error:
+        paid = error.usage or Usage()
+        raise
+    finally:
+        context.release(demand, paid)
+    await context.notes.add_note(note)
+    return note
 
 
 def _told(context: ReadContext, note: StoredNote, *, reused: bool) -> Event:

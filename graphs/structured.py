@@ -31,6 +31,7 @@ from coa.graphs.structuring import (
     outline_estimate,
     structurize,
 )
+from coa.graphs.together import Turn
 from coa.llm.budget import Demand
 from coa.types import CommunicationUnit
 
@@ -157,7 +158,15 @@ async def _read(state: StructuredState, runtime: Runtime[ReadContext], worker: R
         if at >= len(positions):
             return {"position": _DONE}
         outcome = await read_chunk(
-            context, runtime.stream_writer, worker, unit, question=state["question"], part=part, position=positions[at]
+            context,
+            runtime.stream_writer,
+            worker,
+            unit,
+            question=state["question"],
+            part=part,
+            position=positions[at],
+            turn=Turn(part, 1, positions[at]),
+            following=[context.parts[part].chunks[n] for n in positions[at + 1 :]],
         )
         if isinstance(outcome, Refusal):
             return {"position": _DONE, "stopped": outcome.reason}
