@@ -62,7 +62,7 @@ def files_at(url: str) -> Iterator[RemoteFile]:
     there, RemoteUnavailable.
     """
     fs, path = _opened(url)
-    if _GLOB.search(url):
+    if _is_glob(url):
         found: Mapping[str, Any] = _asked(url, lambda: fs.glob(path, detail=True))
     else:
         found = _asked(url, lambda: fs.find(path, detail=True))
@@ -105,6 +105,11 @@ def fetch(url: str, *, max_bytes: int, timeout_s: float = 120.0) -> bytes:
         return data
 
     return _within(timeout_s, whole, url)
+
+
+def _is_glob(url: str) -> bool:
+    parts = urlsplit(url)
+    return _GLOB.search(parts.path if parts.scheme in ("http", "https") else url) is not None
 
 
 def _opened(url: str) -> tuple[Any, str]:
@@ -150,29 +155,22 @@ def _store_errors(url: str) -> Iterator[None]:
     except CoaError:
         raise
     except FileNotFoundError as error:
-        if _lost_on_the_way(error):
-            raise _unavailable(url, error.__cause__ or error) from error
-        raise DocumentError(f"There is no file {url}.", hint="Check the URL's spelling.") from error
+        # fsspec calls a file missing over HTTP whatever kept it from asking.
+        raise _told(url, error.__cause__ or error) from error
     except PermissionError as error:
         raise DocumentError(f"{url} may not be read with these keys.", hint="Check the store's permissions.") from error
     except IsADirectoryError as error:
         raise DocumentError(f"{url} is a folder.", hint="Name a file in it.") from error
     except Exception as error:  # botocore, gcsfs, aiohttp and paramiko have each a tree of their own
-        status = getattr(error, "status", None)
-        if isinstance(status, int) and 400 <= status < 500 and status not in _PASSING:
-            raise DocumentError(f"{url} was refused (HTTP {status}).", hint="Check the store's permissions.") from error
-        raise _unavailable(url, error) from error
+        raise _told(url, error) from error
 
 
-def _lost_on_the_way(error: FileNotFoundError) -> bool:
-    """Whether fsspec calls a file missing because it could not ask: its HTTP does so for any failure."""
-    cause = error.__cause__
-    if cause is None or isinstance(cause, FileNotFoundError):
-        return False
-    return getattr(cause, "status", None) not in (404, 410)
-
-
-def _unavailable(url: str, error: BaseException) -> RemoteUnavailable:
+def _told(url: str, error: BaseException) -> DocumentError:
+    status = getattr(error, "status", None)
+    if isinstance(error, FileNotFoundError) or status in (404, 410):
+        return DocumentError(f"There is no file {url}.", hint="Check the URL's spelling.")
+    if isinstance(status, int) and 400 <= status < 500 and status not in _PASSING:
+        return DocumentError(f"{url} was refused (HTTP {status}).", hint="Check the store's permissions.")
     return RemoteUnavailable(
         f"{url} cannot be read: {type(error).__name__}.", hint="Try again later, or check the store's keys."
     )
