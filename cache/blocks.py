@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 
-__all__ = ["DEFAULT_BLOCK_TOKENS", "PrefixBlock", "aligned_tokens", "prefix_blocks", "root_hash"]
+__all__ = ["DEFAULT_BLOCK_TOKENS", "PrefixBlock", "aligned_tokens", "prefix_blocks", "root_hash", "segment_hash"]
 
 DEFAULT_BLOCK_TOKENS = 64
 _DIGEST_BYTES = 16
@@ -62,6 +62,23 @@ def prefix_blocks(tokens: Sequence[int], root: bytes, *, block_tokens: int = DEF
         blocks.append(PrefixBlock(digest, parent, block_tokens))
         parent = digest
     return blocks
+
+
+def segment_hash(tokens: Sequence[int], root: bytes, *, block_tokens: int = DEFAULT_BLOCK_TOKENS) -> bytes:
+    """The hash of all of `tokens`, a rest that fills no block included; the root for none.
+
+    Equals the last block's where the tokens end with a block. Raises: as `prefix_blocks`.
+    """
+    blocks = prefix_blocks(tokens, root, block_tokens=block_tokens)
+    parent = blocks[-1].hash if blocks else root
+    rest = tokens[len(blocks) * block_tokens :]
+    if not rest:
+        return parent
+    try:
+        data = struct.pack(f"<{len(rest)}I", *rest)
+    except struct.error as error:
+        raise ValueError("the last tokens are not 32-bit numbers") from error
+    return blake2b(parent + data, digest_size=_DIGEST_BYTES).digest()
 
 
 def aligned_tokens(n_tokens: int, *, block_tokens: int = DEFAULT_BLOCK_TOKENS) -> int:

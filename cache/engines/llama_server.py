@@ -94,18 +94,18 @@ class LlamaServer:
         body: dict[str, object] = {"prompt": list(tokens), "n_predict": 0, "cache_prompt": slot is None}
         if slot is not None:
             body["id_slot"] = slot
-        timings = (await self._call("POST", "/completion", body, timeout=_COMPUTING)).get("timings")
+        timings = (await self._call("POST", "/completion", body, limits=_COMPUTING)).get("timings")
         computed = timings.get("prompt_n") if isinstance(timings, dict) else None
         return computed if isinstance(computed, int) else len(tokens)
 
     async def save(self, slot: int, file: str) -> int:
         """See `EngineAdapter`."""
-        saved = await self._call("POST", f"/slots/{slot}?action=save", {"filename": file}, timeout=_COMPUTING)
+        saved = await self._call("POST", f"/slots/{slot}?action=save", {"filename": file}, limits=_COMPUTING)
         return _count(saved, "n_saved")
 
     async def restore(self, slot: int, file: str) -> int:
         """See `EngineAdapter`; 0 where the engine does not take the file."""
-        restored = await self._call("POST", f"/slots/{slot}?action=restore", {"filename": file}, timeout=_COMPUTING)
+        restored = await self._call("POST", f"/slots/{slot}?action=restore", {"filename": file}, limits=_COMPUTING)
         return _count(restored, "n_restored")
 
     async def epoch(self) -> str:
@@ -126,10 +126,10 @@ class LlamaServer:
         await self._client.aclose()
 
     async def _call(
-        self, method: str, path: str, body: object = None, *, timeout: httpx.Timeout = _TIMEOUT
+        self, method: str, path: str, body: object = None, *, limits: httpx.Timeout = _TIMEOUT
     ) -> dict[str, Any]:
         try:
-            response = await self._client.request(method, path, json=body, timeout=timeout)
+            response = await self._client.request(method, path, json=body, timeout=limits)
             answer: Any = response.json()
         except (httpx.HTTPError, ValueError) as error:
             raise self._error(path, type(error).__name__) from error

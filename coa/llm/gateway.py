@@ -237,8 +237,9 @@ async def open_gateway(
 
     `calls` False leaves litellm alone until it is asked for. `limiter` keeps rates that are shared with other
     processes and stays the caller's to close; `response_store` keeps replies in place of the file in coa's folder,
-    and is closed with the gateway, as is what `make_prefix_cache` gives. Raises: ModelNotFound for a name that nothing answers to, ConfigError, and what
-    starting an engine raises.
+    and is closed with the gateway, as is what `make_prefix_cache` gives.
+
+    Raises: ModelNotFound for a name that nothing answers to, ConfigError, and what starting an engine raises.
     """
     tell = on_stage or (lambda _: None)
     main, roles = models_named(settings)

@@ -1,0 +1,336 @@
+"""A call and the prefix cache: which replica takes it, how its prefix gets there, and what came of it.
+
+The order for one attempt (see `coa.llm.prefixes.Reservation`): choose a replica by the index, take a seat in one of its
+slots, put the prefix there (restore a saved state, or compute it on its own and save it), call, book the result.
+
+Why the prefix is computed by a request of its own: only what ends on a border of computed batches can be used again
+without a bit of the answer changing, and one request would compute prefix and tail across that border.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import secrets
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+from coa.cache.index import Choice, Replica, Wanted
+from coa.cache.kv_stats import Counts
+from coa.cache.served_engines import Prefix, ServedEngine
+from coa.cache.states import StateKey, StateOrigin, StateStore
+from coa.errors import CacheError
+from coa.llm.call_labels import call_labels
+from coa.llm.chat import Decoding
+from coa.llm.prefixes import Measured, Prepared
+from coa.reading import Prompt
+
+if TYPE_CHECKING:
+    from coa.cache.kv_cache import KvCache
+
+__all__ = ["Booking", "SingleFlight"]
+
+_log = logging.getLogger(__name__)
+
+_POLL_S = 0.05
+_CHARS_PER_TOKEN = 3.5
+_RESTORE_S_PER_TOKEN = 2e-5
+"""Measured: 30 MB for 1,280 tokens of SmolLM2 in 5 ms; checking the file takes three times as long."""
+
+
+class SingleFlight(Protocol):
+    """Lets one caller at a time, of all processes, compute a prefix."""
+
+    def alone(self, key: StateKey) -> contextlib.AbstractAsyncContextManager[bool]:
+        """Entered when nobody else computes it; True for the one that did not have to wait."""
+        ...
+
+
+@dataclass(eq=False)
+class Booking:
+    """One attempt of a call; see `coa.llm.prefixes.Reservation`."""
+
+    cache: KvCache
+    group: str
+    prompt: Prompt
+    decoding: Decoding
+    ahead: bool = False
+    id: str = field(default_factory=lambda: secrets.token_hex(8))
+    _choice: Choice | None = None
+    _engine: ServedEngine | None = None
+    _replica: Replica | None = None
+    _slot: int | None = None
+    _seated: bool = False
+    _prefix: Prefix | None = None
+    _prefilled: int = 0
+    _charged: int = 0
+    """Of the prefilled ones, those that were computed ahead."""
+    _restored: int = 0
+    _predicted: int = 0
+    _in_place: bool = False
+    """Whether the slot holds the aligned prefix and nothing else."""
+    _cause: str = ""
+    _done: bool = False
+
+    async def choose(self, deployments: Sequence[str]) -> str | None:
+        """See `Reservation.choose`."""
+        with self._forgiven("choosing a replica"):
+            engines = [e for d in deployments if (e := self.cache.engines.get(d)) is not None and await e.ready()]
+            if len(engines) < len(deployments) or not engines:
+                return None  # an engine that cannot be asked has a right to calls too: the Router's turn
+            await self._let_go()
+            wanted = await self._wanted(engines[0])
+            self._choice = await self.cache.index.reserve(wanted, [self.cache.learned.view(e.replica) for e in engines])
+            if self._choice is not None:
+                self._replica = self.cache.engines[self._choice.replica].replica
+                return self._choice.replica
+        return None
+
+    async def seat(self, deployment: str) -> None:
+        """See `Reservation.seat`."""
+        if self._engine is not None and self._engine.id != deployment:
+            await self._leave_seat()
+        engine = self.cache.engines.get(deployment)
+        if engine is None or not await engine.ready() or self._seated:
+            return
+        self._engine = engine
+        if self._choice is None or self._choice.replica != deployment:
+            await self._let_go()
+            self._replica = engine.replica
+        if not engine.slotted:
+            return
+        self._prefix = await engine.prefix_of(self.prompt)
+        await engine.seats.acquire()
+        self._seated = True
+        prefer = None if self._prefix is None else self._prefix.state.hash
+        try:
+            while (slot := await self.cache.index.seat(self.id, engine.replica, prefer)) is None:  # noqa: ASYNC110
+                await asyncio.sleep(_POLL_S)  # another process has them all
+        except BaseException:
+            self._seated = False
+            engine.seats.release()
+            raise
+        self._slot = slot
+        self.cache.began(self)
+
+    async def prepare(self, deployment: str) -> Prepared:
+        """See `Reservation.prepare`."""
+        engine = self._engine
+        if engine is None or engine.id != deployment:
+            return Prepared({})
+        if not engine.slotted:
+            with self._forgiven("looking at a prefix"):
+                self._prefix = await engine.prefix_of(self.prompt)
+            self._predicted = self._choice.hit_tokens if self._choice is not None else 0
+            return Prepared({})
+        if self._slot is None:
+            return Prepared({})
+        body: dict[str, object] = {"id_slot": self._slot, "cache_prompt": False}
+        if self._prefix is None or self._prefix.state.n_tokens == 0:
+            return Prepared(body)
+        with self._forgiven("placing a prefix"):
+            if self._saving(engine):
+                await self._place(engine)
+                body["cache_prompt"] = self._in_place
+            else:
+                body["cache_prompt"] = True
+                self._predicted = self._choice.hit_tokens if self._choice is not None else 0
+        return Prepared(body, self._prefilled)
+
+    async def compute(self, deployment: str) -> int | None:
+        """The prefix computed there (and saved, where the engine saves), without a call; the tokens it took."""
+        engine = self._engine
+        if engine is None or engine.id != deployment:
+            return None
+        with self._forgiven("computing a prefix ahead"):
+            self._prefix = self._prefix or await engine.prefix_of(self.prompt)
+            if self._prefix is None or self._prefix.state.n_tokens == 0:
+                return None
+            if self._saving(engine):
+                await self._place(engine)
+            else:
+                self._prefilled = await engine.adapter.prefill(self._prefix.aligned, slot=self._slot)
+            if self.ahead and self._prefilled:
+                self.cache.charge_ahead(self._prefix.state, self._prefilled)
+            await self.cache.index.held(engine.replica, self._prefix.hashes)
+            self._count(engine, None)
+            return self._prefilled
+        return None
+
+    async def renew(self) -> None:
+        """Keeps its leases."""
+        if self._engine is not None and self._slot is not None:
+            with self._forgiven("renewing a lease"):
+                await self.cache.index.seat(self.id, self._engine.replica)
+
+    async def done(self, measured: Measured | None) -> None:
+        """See `Reservation.done`."""
+        if self._done:
+            return
+        self._done = True
+        engine = self._engine
+        try:
+            with self._forgiven("booking a call"):
+                if engine is not None and measured is not None:
+                    await self._book(engine, measured)
+                elif engine is not None and not self.ahead and engine.slotted:
+                    self.cache.spawn(_look_for_restart(self.cache, engine))
+        finally:
+            await self._leave_seat()
+            await self._let_go()
+
+    async def _book(self, engine: ServedEngine, measured: Measured) -> None:
+        """What the call showed."""
+        prefix, index = self._prefix, self.cache.index
+        replica = self._replica or engine.replica
+        self.cache.learned.observe(replica, measured, predicted=self._predicted)
+        if prefix is None:
+            return
+        if engine.adapter.kind != "events":
+            await index.held(replica, prefix.hashes)
+        wrong = self._predicted > measured.cached_tokens
+        if wrong and engine.adapter.kind == "approx":
+            gone = [h for h, end in zip(prefix.hashes, prefix.ends, strict=True) if end > measured.cached_tokens]
+            await index.dropped(replica, gone)
+        if wrong and not self._cause:
+            self._cause = "the engine did not have it any more"
+        self._count(engine, measured)
+
+    def _count(self, engine: ServedEngine, measured: Measured | None) -> None:
+        """Tells the statistics, and the log why a prefix was not there; `measured` None for work ahead of a call."""
+        assert self._prefix is not None  # noqa: S101 - the callers looked
+        document, stats = call_labels().get("document", ""), self.cache.stats
+        if measured is None:
+            counts = Counts(computed_tokens=self._prefilled, ahead_tokens=self._prefilled)
+            stats.add(counts, document=document, replica=engine.id)
+            return
+        cached = max(0, measured.cached_tokens - self._prefilled)
+        counts = Counts(
+            calls=1,
+            prompt_tokens=measured.prompt_tokens,
+            predicted_tokens=max(0, self._predicted - self._charged),
+            cached_tokens=cached,
+            computed_tokens=measured.prompt_tokens - cached - self._charged,
+            restored_tokens=self._restored,
+            restored=int(self._restored > 0),
+        )
+        stats.add(counts, document=document, replica=engine.id)
+        if cached < self._prefix.state.n_tokens and not self._charged:
+            cause = self._cause or "the engine did not hold it"
+            stats.missed(cause)
+            n = self._prefix.state.n_tokens
+            _log.info("%s: %d of %d tokens of a chunk were in place: %s.", engine.id, min(cached, n), n, cause)
+
+    async def _place(self, engine: ServedEngine) -> None:
+        """Leaves the aligned prefix in the slot: restored, or computed and saved."""
+        assert self._prefix is not None and self._slot is not None  # noqa: S101, PT018 - the callers looked
+        key = self._prefix.state
+        store = self.cache.stores[engine.id]
+        if await self._restore(engine, store, key):
+            return
+        async with self.cache.flight.alone(key) as first:
+            if not first and await self._restore(engine, store, key):
+                return
+            self._prefilled = await engine.adapter.prefill(self._prefix.aligned, slot=self._slot)
+            self._in_place = True
+            self._cause = self._cause or "it was never read before, or its state is gone"
+            await self._save(engine, store, key)
+
+    async def _restore(self, engine: ServedEngine, store: StateStore, key: StateKey) -> bool:
+        """Whether the slot holds the state now."""
+        manifest = await store.find(key)
+        if manifest is None or self._slot is None:
+            return False
+        try:
+            n = await engine.adapter.restore(self._slot, manifest.file)
+        except CacheError as error:
+            _log.info("%s", error)
+            n = 0
+        if n != key.n_tokens:
+            await store.discard(key, "the engine does not take it")
+            self._cause = "the engine did not take the saved state"
+            return False
+        # Computed ahead for this run: somebody has to bear it, and it is the call that first has the use of it.
+        self._prefilled = self._charged = min(key.n_tokens, self.cache.take_charge(key))
+        self._restored = n
+        self._predicted = n
+        self._in_place = True
+        return True
+
+    async def _save(self, engine: ServedEngine, store: StateStore, key: StateKey) -> None:
+        """Keeps the state; a failure costs the next call its time, not this one's answer."""
+        assert self._slot is not None  # noqa: S101 - the caller looked
+        file = await store.begin(key)
+        try:
+            n = await engine.adapter.save(self._slot, file)
+        except CacheError as error:
+            _log.warning("a state could not be saved: %s", error)
+            n = 0
+        labels = call_labels()
+        origin = StateOrigin(model=engine.group, document=labels.get("document", ""))
+        if n != key.n_tokens or await store.commit(key, file, origin) is None:
+            self._cause = "its state could not be saved" if n != key.n_tokens else self._cause
+
+    def _saving(self, engine: ServedEngine) -> bool:
+        return engine.adapter.saves and engine.id in self.cache.stores
+
+    async def _wanted(self, engine: ServedEngine) -> Wanted:
+        prefix = await engine.prefix_of(self.prompt)
+        n_tail = (len(self.prompt.tail) + (0 if prefix else len(self.prompt.system))) / _CHARS_PER_TOKEN
+        n_prefix = 0 if prefix is None else len(prefix.tokens)
+        saved = 0
+        if prefix is not None and self._saving(engine):
+            manifest = await self.cache.stores[engine.id].find(prefix.state)
+            saved = 0 if manifest is None else prefix.state.n_tokens
+        labels = call_labels()
+        return Wanted(
+            request=self.id,
+            hashes=() if prefix is None else prefix.hashes,
+            tokens=() if prefix is None else prefix.ends,
+            n_prompt=n_prefix + round(n_tail),
+            n_out=max(1, self.decoding.max_tokens // 2),
+            state_tokens=saved,
+            restore_s=saved * _RESTORE_S_PER_TOKEN,
+            affinity=labels.get("document", "") or (prefix.state.hash.hex() if prefix is not None else ""),
+        )
+
+    async def _leave_seat(self) -> None:
+        engine, slot = self._engine, self._slot
+        self._slot, self._engine = None, None
+        self._in_place = False
+        if not self._seated or engine is None:
+            return
+        self._seated = False
+        self.cache.ended(self)
+        try:
+            if slot is not None:
+                holds = None if self._prefix is None else self._prefix.state.hash
+                await asyncio.shield(self.cache.index.unseat(self.id, engine.replica, slot, holds))
+        finally:
+            engine.seats.release()
+
+    async def _let_go(self) -> None:
+        choice, replica, self._choice = self._choice, self._replica, None
+        if choice is not None and replica is not None:
+            await self.cache.index.release(self.id, replica)
+
+    @contextlib.contextmanager
+    def _forgiven(self, what: str) -> Iterator[None]:
+        """A cache that fails must not fail an answer."""
+        try:
+            yield
+        except CacheError as error:
+            self._cause = "the engine failed while it was put in place"
+            _log.info("%s failed: %s", what, error)
+        except Exception:
+            self._cause = "the cache failed"
+            _log.warning("%s failed; the call goes on without the prefix cache.", what, exc_info=True)
+
+
+async def _look_for_restart(cache: KvCache, engine: ServedEngine) -> None:
+    before = engine.replica
+    if await engine.look_for_restart():
+        _log.info("%s was restarted: what it held is gone.", engine.id)
+        await cache.index.dropped(before, None)

@@ -1,0 +1,140 @@
+"""The prefix cache of one gateway: its engines, the index over them, their saved states, and what was learned."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Coroutine, Mapping, Sequence
+from typing import Protocol
+
+from coa.cache.bookings import Booking, SingleFlight
+from coa.cache.index import PrefixIndex, Replica
+from coa.cache.kv_stats import KvStats
+from coa.cache.served_engines import ServedEngine
+from coa.cache.states import StateKey, StateStore
+from coa.llm.chat import Decoding
+from coa.llm.prefixes import Measured
+from coa.reading import Prompt
+
+__all__ = ["KvCache", "Learning"]
+
+_log = logging.getLogger(__name__)
+
+_RENEW_S = 20.0
+
+
+class Learning(Protocol):
+    """Knows how fast replicas are, and how often a predicted hit came true."""
+
+    def view(self, replica: Replica) -> Replica:
+        """The replica with what has been learned of it."""
+        ...
+
+    def observe(self, replica: Replica, measured: Measured, *, predicted: int) -> None:
+        """One finished call."""
+        ...
+
+
+class KvCache:
+    """`coa.llm.prefixes.PrefixCache` over engines, an index, and a store of states for those that save."""
+
+    def __init__(
+        self,
+        engines: Sequence[ServedEngine],
+        *,
+        index: PrefixIndex,
+        stores: Mapping[str, StateStore],
+        flight: SingleFlight,
+        learned: Learning,
+        stats: KvStats,
+    ) -> None:
+        """`stores` by deployment id, for engines whose folder this process sees."""
+        self.engines = {engine.id: engine for engine in engines}
+        self.index = index
+        self.stores = stores
+        self.flight = flight
+        self.learned = learned
+        self.stats = stats
+        self._groups = {engine.group for engine in engines}
+        self._ahead: dict[StateKey, int] = {}
+        self._active: dict[str, Booking] = {}
+        self._background: set[asyncio.Task[None]] = set()
+        self._renewing: asyncio.Task[None] | None = None
+
+    def reserve(self, group: str, prompt: Prompt, decoding: Decoding) -> Booking | None:
+        """See `PrefixCache.reserve`."""
+        return Booking(self, group, prompt, decoding) if group in self._groups else None
+
+    def has_room(self, group: str) -> bool:
+        """Whether a replica of the group has a slot that no call of this process uses or waits for."""
+        return any(e.group == group and not e.seats.locked() for e in self.engines.values())
+
+    async def prefill(self, group: str, prompt: Prompt, *, ahead: bool = True) -> int | None:
+        """Has the prefix of `prompt` computed where it will be read; the tokens that had to be, None where nothing
+        could be done. `ahead` books them on the next call that uses them."""
+        engines = [e for e in self.engines.values() if e.group == group and await e.ready()]
+        for engine in engines:
+            prefix = await engine.prefix_of(prompt)
+            store = self.stores.get(engine.id)
+            if prefix is None or prefix.state.n_tokens == 0:
+                return None
+            if store is not None and engine.adapter.saves and await store.find(prefix.state) is not None:
+                return 0
+        booking = Booking(self, group, prompt, Decoding(max_tokens=1), ahead=ahead)
+        try:
+            if not engines:
+                return None
+            chosen = await booking.choose([e.id for e in engines]) or engines[0].id
+            await booking.seat(chosen)
+            return await booking.compute(chosen)
+        finally:
+            await booking.done(None)
+
+    def spawn(self, work: Coroutine[object, object, None]) -> None:
+        """Keeps a task until it is done."""
+        task = asyncio.create_task(work)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+
+    def began(self, booking: Booking) -> None:
+        """Its lease is renewed until `ended`."""
+        self._active[booking.id] = booking
+        if self._renewing is None or self._renewing.done():
+            self._renewing = asyncio.create_task(self._renew())
+
+    def ended(self, booking: Booking) -> None:
+        """See `began`."""
+        self._active.pop(booking.id, None)
+
+    def charge_ahead(self, key: StateKey, tokens: int) -> None:
+        """Tokens that were computed before any call needed them: the next one that uses them bears them."""
+        self._ahead[key] = self._ahead.get(key, 0) + tokens
+
+    def take_charge(self, key: StateKey) -> int:
+        """See `charge_ahead`."""
+        return self._ahead.pop(key, 0)
+
+    async def close(self) -> None:
+        """See `PrefixCache.close`."""
+        tasks = [*self._background, *([self._renewing] if self._renewing is not None else [])]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for engine in self.engines.values():
+            with contextlib.suppress(Exception):
+                await engine.adapter.close()
+        for closing in (self.index, *dict.fromkeys(self.stores.values()), self.flight, self.learned):
+            close = getattr(closing, "close", None)
+            if close is not None:
+                with contextlib.suppress(Exception):
+                    result = close()
+                    if asyncio.iscoroutine(result):
+                        await result
+        await self.stats.flush()
+
+    async def _renew(self) -> None:
+        while self._active:
+            await asyncio.sleep(_RENEW_S)
+            for booking in list(self._active.values()):
+                await booking.renew()

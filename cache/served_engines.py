@@ -1,0 +1,147 @@
+"""The engines behind a gateway's deployments, as far as the prefix cache works with them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from hashlib import blake2b
+
+from coa.cache.blocks import DEFAULT_BLOCK_TOKENS, aligned_tokens, prefix_blocks, root_hash, segment_hash
+from coa.cache.engines.adapter import EngineAdapter
+from coa.cache.index import Replica
+from coa.cache.states import StateKey
+from coa.errors import CacheError
+from coa.llm.deployments import Deployment
+from coa.reading import Prompt
+
+__all__ = ["Prefix", "ServedEngine"]
+
+_log = logging.getLogger(__name__)
+
+_RETRY_S = 15.0
+"""How long an engine that could not be asked is left alone."""
+_KEPT_PREFIXES = 512
+
+
+class Prefix:
+    """A prompt's reading prefix as one engine sees it."""
+
+    def __init__(self, tokens: list[int], *, identity: bytes, index_root: bytes, granularity: int) -> None:
+        self.tokens = tokens
+        n = aligned_tokens(len(tokens), block_tokens=granularity)
+        self.state = StateKey(identity, segment_hash(tokens[:n], identity), n)
+        """What of it can be saved and used again bit for bit."""
+        blocks = prefix_blocks(tokens, index_root)
+        self.hashes = tuple(b.hash for b in blocks)
+        self.ends = tuple(DEFAULT_BLOCK_TOKENS * (i + 1) for i in range(len(blocks)))
+        if len(tokens) % DEFAULT_BLOCK_TOKENS:
+            self.hashes = (*self.hashes, segment_hash(tokens, index_root))
+            self.ends = (*self.ends, len(tokens))
+
+    @property
+    def aligned(self) -> list[int]:
+        """The tokens of `state`."""
+        return self.tokens[: self.state.n_tokens]
+
+
+class ServedEngine:
+    """One deployment with its adapter; asked when it is needed first, and left alone for a while when it fails."""
+
+    def __init__(
+        self,
+        deployment: Deployment,
+        group: str,
+        adapter: EngineAdapter,
+        *,
+        identity: Callable[[], bytes],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`identity` is what its states depend on; asked after the adapter is open, in a thread."""
+        self.deployment = deployment
+        self.group = group
+        self.adapter = adapter
+        self.replica = Replica(deployment.id, "", adapter.kind, 1, 1000.0, 50.0, 1.0)
+        self.seats = asyncio.Semaphore(1)
+        self._identity = identity
+        self._clock = clock
+        self._opening = asyncio.Lock()
+        self._root: bytes | None = None
+        self._index_root = root_hash("index", group)
+        self._retry_at = 0.0
+        self._prefixes: OrderedDict[bytes, Prefix] = OrderedDict()
+
+    @property
+    def id(self) -> str:
+        """Of the deployment."""
+        return self.deployment.id
+
+    @property
+    def slotted(self) -> bool:
+        """Whether calls name the slot that they want."""
+        return self.adapter.kind == "owned"
+
+    async def ready(self) -> bool:
+        """Whether it can be worked with; asks it the first time, and again a while after a failure."""
+        if self._root is not None:
+            return True
+        async with self._opening:
+            if self._root is not None:
+                return True
+            if self._clock() < self._retry_at:
+                return False
+            try:
+                await self.adapter.open()
+                epoch = await self.adapter.epoch()
+                root = await asyncio.to_thread(self._identity)
+            except (CacheError, OSError) as error:
+                self._retry_at = self._clock() + _RETRY_S
+                _log.info("%s goes without the prefix cache for now: %s", self.id, error)
+                return False
+            slots = max(1, self.adapter.n_slots)
+            known = self.replica
+            self.replica = Replica(
+                known.id, epoch, known.kind, slots, known.prefill_tps, known.decode_tps, known.confidence
+            )
+            self.seats = asyncio.Semaphore(slots)
+            self._root = root
+            return True
+
+    async def prefix_of(self, prompt: Prompt) -> Prefix | None:
+        """None for a prompt without a reading prefix, and when the engine does not tell its tokens."""
+        if not prompt.prefix or not await self.ready():
+            return None
+        assert self._root is not None  # noqa: S101 - ready
+        key = blake2b(f"{prompt.system}\x00{prompt.prefix}".encode(), digest_size=16).digest()
+        found = self._prefixes.get(key)
+        if found is None:
+            try:
+                tokens = await self.adapter.prefix_tokens(prompt)
+            except CacheError as error:
+                _log.info("%s does not tell the tokens of a prefix: %s", self.id, error)
+                return None
+            found = Prefix(
+                tokens, identity=self._root, index_root=self._index_root, granularity=self.adapter.granularity
+            )
+            self._prefixes[key] = found
+            if len(self._prefixes) > _KEPT_PREFIXES:
+                self._prefixes.popitem(last=False)
+        else:
+            self._prefixes.move_to_end(key)
+        return found
+
+    async def look_for_restart(self) -> bool:
+        """Whether it was restarted since it was asked last; True at most once for each restart."""
+        try:
+            epoch = await self.adapter.epoch()
+        except CacheError:
+            return False  # it may come back as another one: the next look tells
+        if epoch == self.replica.epoch:
+            return False
+        known = self.replica
+        self.replica = Replica(
+            known.id, epoch, known.kind, known.slots, known.prefill_tps, known.decode_tps, known.confidence
+        )
+        return True
