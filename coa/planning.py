@@ -206,7 +206,10 @@ def seconds_per_token(runs: RunStore, model: str, notes: str) -> float | None:
 
 def _advised_chunk(gateway: Gateway, settings: Settings) -> int | None:
     """The catalogue's chunk size, unless a window was asked for that it may not fit."""
-    return gateway.chunk_tokens if settings.window is None else None
+    if settings.window is not None:
+        return None
+    quotes = gateway.profile.quotes if settings.notes == "auto" else settings.notes == "quotes"
+    return gateway.chunk_tokens if quotes else gateway.long_chunk_tokens
 
 
 def _only(document: Document, span: Span) -> Document:

@@ -204,7 +204,9 @@ async def agents_for(record: RunRecord, plan: RunPlan, gateway: Gateway, limits:
         needed.add("demonstrator")
     names = {agent: MODEL_OF_AGENT.get(agent, agent) for agent in {*needed, "manager"}}
     models = {
-        agent: labelled(await gateway.role_model(role), run_id=record.run_id, role=agent)
+        agent: labelled(
+            await gateway.role_model(role), run_id=record.run_id, role=agent, document=record.document_sha256
+        )
         for agent, role in names.items()
     }
 

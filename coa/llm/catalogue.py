@@ -60,6 +60,9 @@ class CatalogueModel:
     requantised_name: str | None = None
     """File name of the Q8_0 copy that `pull` makes and the engine then loads; None: the file as it is."""
     note: str = ""
+    long_chunk_tokens: int | None = None
+    """In place of `chunk_tokens` where the model writes notes on whole chunks; None: the same. The longer a chunk, the
+    smaller the share of a prompt that changes from question to question."""
 
 
 _APACHE = ("Apache-2.0", "https://www.apache.org/licenses/LICENSE-2.0")
@@ -125,6 +128,7 @@ _MODELS = (
         answer_tokens=200,
         requantised_name="SmolLM2-135M-Instruct.Q8_0.gguf",
         note="Shows that the machinery works; too small for answers to rely on.",
+        long_chunk_tokens=3600,
     ),
     _hub(
         "smollm2-1.7b",

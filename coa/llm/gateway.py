@@ -105,6 +105,12 @@ class Gateway:
         return self.role("worker").chunk_tokens
 
     @property
+    def long_chunk_tokens(self) -> int | None:
+        """As `chunk_tokens`, for notes that the model writes on whole chunks."""
+        worker = self.role("worker")
+        return worker.long_chunk_tokens or worker.chunk_tokens
+
+    @property
     def note_tokens(self) -> int | None:
         """As `chunk_tokens`."""
         return self.role("worker").note_tokens

@@ -61,6 +61,7 @@ class OpenModel:
     """Models that coa serves itself, in the order of the deployments."""
     chunk_tokens: int | None = None
     """The catalogue's advice for this model."""
+    long_chunk_tokens: int | None = None
     note_tokens: int | None = None
     answer_tokens: int | None = None
 
@@ -142,6 +143,7 @@ async def _put_together(opened: _Opened, settings: Settings, calls: CallSettings
         served=served,
         files=opened.files,
         chunk_tokens=entry.chunk_tokens if entry is not None else None,
+        long_chunk_tokens=entry.long_chunk_tokens if entry is not None else None,
         note_tokens=entry.note_tokens if entry is not None else None,
         answer_tokens=entry.answer_tokens if entry is not None else None,
     )
