@@ -57,12 +57,14 @@ def ask(
     from coa.cli.book import gather_questions, read_book
     from coa.cli.invocation import invocation_of, settings_of
     from coa.cli.output import Output
+    from coa.cli.pages import page_of
     from coa.cli.session import Job, run_jobs
 
     asked = gather_questions(question, more or [], questions)
     sink = Output(output, common.color, several=len(asked) > 1)
     settings = settings_of(ctx, common, run).settings
     document = read_book(book, settings)
+    sink.page = page_of(settings, document)
     if run.dry_run:
         return dry_run(invocation_of(ctx), settings, document, asked, sink)
 
@@ -90,6 +92,7 @@ def summarize(
     from coa.cli.book import read_book
     from coa.cli.invocation import invocation_of, settings_of
     from coa.cli.output import Output
+    from coa.cli.pages import page_of
     from coa.cli.session import Job, run_jobs
     from coa.errors import ConfigError
 
@@ -98,6 +101,7 @@ def summarize(
     sink = Output(output, common.color)
     settings = settings_of(ctx, common, run).settings
     document = read_book(book, settings)
+    sink.page = page_of(settings, document)
     if run.dry_run:
         return dry_run(invocation_of(ctx), settings, document, [None], sink, per=per.value, words=words)
     job = Job(
@@ -131,6 +135,7 @@ def resume(
     from coa.cli.check import check_output
     from coa.cli.invocation import invocation_of, settings_of
     from coa.cli.output import Output
+    from coa.cli.pages import page_of
     from coa.cli.review import ids_in
     from coa.cli.session import Job, run_jobs
     from coa.cli.structure import outline_output
@@ -144,7 +149,10 @@ def resume(
     record = store.get(run) if run is not None else store.last()
     document = replace(store.document(record.document_sha256), name=record.document)
     shown = {"structure": outline_output, "check": check_output}.get(record.task)
-    sink = Output(output, common.color) if shown is None else shown(output, common, settings, document)
+    if shown is None:
+        sink = Output(output, common.color, page=page_of(settings, document))
+    else:
+        sink = shown(output, common, settings, document)
     told = ids_in(strike) if strike is not None else [] if accept else None
     job = Job(
         lambda session: session.resume(record.run_id, review=told), title=record.question, language=document.language

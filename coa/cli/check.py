@@ -79,12 +79,12 @@ def check(
 
 
 def check_output(output: OutputOptions, common: CommonOptions, settings: Settings, document: Document) -> Output:
-    """Where checked statements go, in the form that was asked for. Raises: ConfigError for HTML."""
+    """Where checked statements go, in the form that was asked for."""
     from coa.cli.output import Output
-    from coa.errors import ConfigError
+    from coa.cli.pages import page_of
 
     if output.form is Format.HTML:
-        raise ConfigError("--format html: checked statements are not written as HTML.", hint="Use md or json.")
+        return Output(output, common.color, page=page_of(settings, document))
     sink = Output(output, common.color, shown=lambda answer: _shown(answer, document, settings, sink))
     return sink
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -11,7 +11,6 @@ from coa.cli import render
 from coa.cli.options import Format, OutputOptions
 from coa.cli.streaming import StreamedText
 from coa.cli.terminal import Colour, check_writable, paint, printable, uses_colour, write_file, write_result
-from coa.errors import ConfigError
 
 if TYPE_CHECKING:
     from coa.types import Answer
@@ -29,13 +28,14 @@ class Output:
     """True when more than one answer is expected."""
     shown: Callable[[Answer], str] | None = None
     """How an answer that is no text is written (an outline); None for texts."""
+    page: Callable[[Sequence[Answer]], str] | None = None
+    """How all answers are written as one HTML page; not used where `shown` is given."""
     _parts: list[str] = field(default_factory=list)
     _objects: list[dict[str, object]] = field(default_factory=list)
+    _answers: list[Answer] = field(default_factory=list)
     _stream: StreamedText | None = None
 
     def __post_init__(self) -> None:
-        if self.options.form is Format.HTML and self.shown is None:
-            raise ConfigError("--format html: answers are not written as HTML.", hint="Use md, or `coa structure`.")
         if self.options.output is not None:
             check_writable(self.options.output)
 
@@ -84,6 +84,9 @@ class Output:
         if self.shown is not None:
             self.put(self.shown(answer))
             return
+        if form is Format.HTML:
+            self._answers.append(answer)
+            return
         if form in (Format.JSON, Format.JSONL):
             found = render.answer_object(answer, language=language, notes=notes)
             if form is Format.JSON and self.several:
@@ -112,6 +115,9 @@ class Output:
         if self._objects:
             self.put(render.to_json(self._objects))
             self._objects = []
+        if self._answers and self.page is not None:
+            answers, self._answers = self._answers, []
+            self.put(self.page(answers))
         if self.options.output is not None and self._parts:
             write_file(self.options.output, "".join(self._parts))
             self._parts = []

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from coa.cli.options import CommonOptions, expands_options
-from coa.cli.terminal import write_note, write_result
+from coa.cli.terminal import check_writable, uses_colour, write_file, write_note, write_result
 
 if TYPE_CHECKING:
+    from coa.report.facts import Entry
     from coa.runs import RunRecord, RunStore
 
 __all__ = ["app"]
 
 app = typer.Typer(help="Lists, shows and removes the runs that are kept.", invoke_without_command=True)
+
+_PIPED_WIDTH = 120
 
 _Json = Annotated[bool, typer.Option("--json", envvar="COA_JSON", help="As JSON.")]
 
@@ -113,38 +119,94 @@ def _record_object(record: RunRecord) -> dict[str, object]:
 def show(
     ctx: typer.Context,
     run: Annotated[str, typer.Argument(help="The run, or the beginning of its id.", show_default=False)],
+    *,
     notes: Annotated[
-        bool, typer.Option("--notes", "--show-notes", envvar="COA_SHOW_NOTES", help="Show the notes, too.")
+        bool, typer.Option("--notes", "--show-notes", envvar="COA_SHOW_NOTES", help="Show the notes whole, too.")
     ] = False,
     as_json: _Json = False,
-    *,
+    html: Annotated[
+        bool, typer.Option("--html", envvar="COA_HTML", help="As one HTML page, the text with its marked places in it.")
+    ] = False,
+    output: Annotated[
+        Path | None, typer.Option(
+            "--output", "-o", metavar="FILE", envvar="COA_OUTPUT", help="Write to FILE, whole or not at all."
+        ),
+    ] = None,
     common: CommonOptions,
 ) -> int:
-    """Shows one run: its state, its answer if there is one, and its notes if wanted."""
-    from coa.cli.render import answer_object, answer_text, compared_text, mapping_text, to_json
-
+    """Shows one run: its state, its steps with their notes and cache hits, and its answer if there is one."""
+    if output is not None:
+        check_writable(output)
     store = _store(ctx, common)
     record = _up_to_date(store, store.get(run))
-    answer = store.answer(record.run_id)
-    found = _record_object(record)
-    kept = store.notes(record.run_id) if notes else []
-    if as_json:
-        found["answer"] = answer_object(answer) if answer is not None else None
-        if notes:
-            found["notes"] = [{"chunk": n.chunk, "text": n.text, "informative": n.informative} for n in kept]
-        write_result(to_json(found))
-        return 0
-    shown = {key: value for key, value in found.items() if value is not None and key not in {"settings", "expected"}}
-    if answer is not None and (compared := compared_text(answer)) is not None:
-        shown["expected"] = compared
-    write_result(mapping_text(shown))
-    for note in kept:
-        write_result(f"\n[chunk {note.chunk + 1}] {_one_line(note.text)}\n")
-    if answer is not None:
-        write_result("\n" + answer_text(answer))
-    elif record.state != "done":
+    if html:
+        text = _page(store, record)
+    else:
+        text = _shown_as_json(store, record, notes=notes) if as_json else _shown(store, record, common, output, notes)
+    if output is None:
+        write_result(text)
+    else:
+        write_file(output, text)
+    if record.state not in ("done", "partial", "running"):
         write_note(f"go on with: coa resume {record.run_id}")
     return 0
+
+
+def _page(store: RunStore, record: RunRecord) -> str:
+    from coa.report.facts import facts_of
+    from coa.report.run_page import run_page
+
+    return run_page([facts_of(store, record.run_id)])
+
+
+def _shown_as_json(store: RunStore, record: RunRecord, *, notes: bool) -> str:
+    from coa.cli.render import answer_object, to_json
+    from coa.cli.run_table import chain_object
+
+    answer = store.answer(record.run_id)
+    found = _record_object(record)
+    found["answer"] = answer_object(answer) if answer is not None else None
+    found["chain"] = chain_object(_entries(store, record))
+    if notes:
+        kept = store.notes(record.run_id)
+        found["notes"] = [{"chunk": n.chunk, "text": n.text, "informative": n.informative} for n in kept]
+    return to_json(found)
+
+
+def _shown(store: RunStore, record: RunRecord, common: CommonOptions, output: Path | None, notes: bool) -> str:
+    from coa.cli.render import answer_text, compared_text, mapping_text
+    from coa.cli.run_table import chain_text
+
+    answer = store.answer(record.run_id)
+    found = _record_object(record)
+    rows = {key: value for key, value in found.items() if value is not None and key not in {"settings", "expected"}}
+    if answer is not None and (compared := compared_text(answer)) is not None:
+        rows["expected"] = compared
+    terminal = output is None and sys.stdout.isatty()
+    chain = chain_text(
+        _entries(store, record),
+        width=shutil.get_terminal_size((_PIPED_WIDTH, 24)).columns if terminal else _PIPED_WIDTH,
+        colour=output is None and uses_colour(sys.stdout.isatty(), common.color),
+        unicode=output is not None or (sys.stdout.encoding or "").lower().startswith("utf"),
+    )
+    parts = [mapping_text(rows)]
+    parts += [f"\n{chain}"] if chain else []
+    if notes:
+        parts += [f"\n[chunk {n.chunk + 1}] {_one_line(n.text)}\n" for n in store.notes(record.run_id)]
+    parts += ["\n" + answer_text(answer)] if answer is not None else []
+    return "".join(parts)
+
+
+def _entries(store: RunStore, record: RunRecord) -> Sequence[Entry]:
+    """The run's steps; none where its document is gone, which is no reason not to show the rest."""
+    from coa.errors import StorageError
+    from coa.report.facts import facts_of
+
+    try:
+        return facts_of(store, record.run_id).entries
+    except StorageError as error:
+        write_note(str(error), label="warning:")
+        return ()
 
 
 def remove(

@@ -156,7 +156,7 @@ def _found(citation: Citation, document: Document) -> bool:
 
 
 def _citations(facts: RunFacts, prefix: str, level: int) -> str:
-    if facts.answer is None or not facts.answer.citations:
+    if facts.answer is None or not facts.answer.citations or facts.checked:
         return ""
     lines = "".join(_citation(c, n, facts.document, prefix) for n, c in enumerate(facts.answer.citations, 1))
     return _section(f"{prefix}-citations", "Citations", f'<ol class="citations">\n{lines}</ol>\n', level)
@@ -190,13 +190,14 @@ def _warnings(facts: RunFacts, level: int) -> str:
 
 def _marks(facts: RunFacts, prefix: str) -> list[Mark]:
     """The citations, and what statements rest on."""
+    if facts.checked:
+        return checked_marks(facts, prefix)
     citations = facts.answer.citations if facts.answer is not None else ()
-    found = [
+    return [
         Mark(f"{prefix}c{n}", Span(c.start, c.end), str(n), f"{prefix}q{n}", f"Citation {n}: back to the answer")
         for n, c in enumerate(citations, 1)
         if _found(c, facts.document)
     ]
-    return found + checked_marks(facts, prefix)
 
 
 def _anchors(runs: Sequence[RunFacts]) -> set[int]:

@@ -105,8 +105,6 @@ def test_json_lines_and_markdown_hold_a_statement_each(coa: Run, folder: Path) -
     assert coa("check", "well.txt", "-c", FACT, "--format", "md", "-o", "checked.md")[:2] == (0, "")
     text = (folder / "checked.md").read_text(encoding="utf-8")
     assert text.startswith(f"- **true** (1): {FACT}\n")
-    code, _, err = coa("check", "well.txt", "-c", FACT, "--format", "html")
-    assert (code, "not written as HTML" in err) == (2, True)
 
 
 def test_strict_ends_in_8_unless_all_are_true_and_prints_the_list_all_the_same(coa: Run) -> None:

@@ -158,13 +158,6 @@ def test_a_dry_run_says_what_it_would_take_and_calls_nothing(coa: Run, server: F
     assert server.stats().calls == 0
 
 
-def test_html_is_refused_for_answers_before_anything_is_read(coa: Run, server: FaultServer) -> None:
-    code, _, err = coa("ask", "voyage.txt", "Who?", "--format", "html")
-    assert code == 2
-    assert "coa structure" in err
-    assert server.stats().calls == 0
-
-
 @pytest.mark.slow
 def test_the_example_novel_is_outlined_by_the_embedded_model(tmp_path: Path) -> None:
     (tmp_path / "models").mkdir()
