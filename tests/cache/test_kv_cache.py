@@ -1,0 +1,323 @@
+"""The prefix cache's part in a call, over an engine that keeps slots and states in memory."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from coa.cache.blocks import root_hash
+from coa.cache.index import IndexKind
+from coa.cache.kv_cache import KvCache
+from coa.cache.kv_stats import KvStats
+from coa.cache.served_engines import ServedEngine
+from coa.errors import CacheError
+from coa.llm.chat import Decoding
+from coa.llm.deployments import Deployment
+from coa.llm.prefixes import Measured, Reservation
+from coa.reading import Prompt
+from coa.testing.memory_cache import InMemoryIndex, InMemoryStates, NothingLearned, OneAtATime
+
+DECODING = Decoding(max_tokens=10)
+PROMPT = Prompt(prefix="a chunk of the book " * 20, tail="Write notes.")
+
+
+@dataclass
+class Engine:
+    """An engine whose tokens are characters."""
+
+    folder: Path
+    kind: IndexKind = "owned"
+    n_slots: int = 1
+    saves: bool = True
+    granularity: int = 64
+    slots: dict[int, list[int]] = field(default_factory=dict)
+    computed: int = 0
+    broken: set[str] = field(default_factory=set)
+    """Names of methods that raise."""
+    started: str = "first"
+
+    async def open(self) -> None:
+        self._may("open")
+
+    async def prefix_tokens(self, prompt: Prompt) -> list[int]:
+        self._may("prefix_tokens")
+        return [ord(c) for c in prompt.system + prompt.prefix]
+
+    async def prefill(self, tokens: Sequence[int], *, slot: int | None = None) -> int:
+        self._may("prefill")
+        await asyncio.sleep(0)
+        self.slots[slot or 0] = list(tokens)
+        self.computed += len(tokens)
+        return len(tokens)
+
+    async def save(self, slot: int, file: str) -> int:
+        self._may("save")
+        (self.folder / file).write_bytes(bytes(self.slots[slot]))
+        return len(self.slots[slot])
+
+    async def restore(self, slot: int, file: str) -> int:
+        self._may("restore")
+        self.slots[slot] = list((self.folder / file).read_bytes())
+        return len(self.slots[slot])
+
+    async def epoch(self) -> str:
+        self._may("epoch")
+        return self.started
+
+    async def close(self) -> None:
+        pass
+
+    def call(self, prompt: Prompt, body: dict[str, Any]) -> Measured:
+        """As the engine would serve it, and what it tells."""
+        tokens = [ord(c) for c in prompt.system + prompt.prefix + prompt.tail]
+        held = self.slots.get(body.get("id_slot", 0), []) if body.get("cache_prompt") else []
+        common = next(
+            (i for i, (a, b) in enumerate(zip(held, tokens, strict=False)) if a != b), min(len(held), len(tokens))
+        )
+        self.slots[body.get("id_slot", 0)] = tokens
+        self.computed += len(tokens) - common
+        return Measured(len(tokens), common, 5)
+
+    def _may(self, name: str) -> None:
+        if name in self.broken:
+            raise CacheError(f"the engine's {name} is broken.")
+
+
+@dataclass
+class World:
+    engines: dict[str, Engine]
+    states: InMemoryStates
+    index: InMemoryIndex
+    stats: KvStats
+    cache: KvCache
+
+    async def call(self, prompt: Prompt = PROMPT, deployment: str = "a") -> tuple[Measured, int]:
+        """One call from beginning to end: what the engine told, and what was prefilled for it."""
+        reservation: Reservation | None = self.cache.reserve("m", prompt, DECODING)
+        assert reservation is not None
+        await reservation.seat(deployment)
+        prepared = await reservation.prepare(deployment)
+        measured = self.engines[deployment].call(prompt, dict(prepared.body))
+        await reservation.done(measured)
+        return measured, prepared.prefilled_tokens
+
+
+def world(tmp_path: Path, *names: str, **engine: Any) -> World:
+    names = names or ("a",)
+    engines = {name: Engine(tmp_path, **engine) for name in names}
+    served = [
+        ServedEngine(Deployment(n, "openai/m", "llama_server"), "m", e, identity=lambda: root_hash("m"))
+        for n, e in engines.items()
+    ]
+    states, index, stats = InMemoryStates(tmp_path), InMemoryIndex(), KvStats(tmp_path / "stats.jsonl")
+    cache = KvCache(
+        served,
+        index=index,
+        stores=dict.fromkeys(engines, states),
+        flight=OneAtATime(),
+        learned=NothingLearned(),
+        stats=stats,
+    )
+    return World(engines, states, index, stats, cache)
+
+
+async def test_a_chunk_is_computed_once_and_restored_after(tmp_path: Path) -> None:
+    w = world(tmp_path)
+    (first, prefilled), (second, again) = await w.call(), await w.call()
+    n = first.cached_tokens
+    assert n % 64 == 0
+    assert n > 0
+    assert prefilled == n  # reported as cached, though it was computed for this call
+    assert (second.cached_tokens, again) == (n, 0)
+    assert w.engines["a"].computed == first.prompt_tokens + second.prompt_tokens - n
+
+
+async def test_another_process_finds_what_the_first_one_saved(tmp_path: Path) -> None:
+    w = world(tmp_path)
+    await w.call()
+    other = world(tmp_path)
+    other.states.manifests = w.states.manifests
+    measured, prefilled = await other.call()
+    assert prefilled == 0
+    assert measured.cached_tokens > 0
+    assert other.engines["a"].computed == measured.prompt_tokens - measured.cached_tokens
+
+
+async def test_the_slot_holds_exactly_the_aligned_prefix_before_each_call(tmp_path: Path) -> None:
+    """What stands behind it, of another question, would move the borders of computed batches."""
+    w = world(tmp_path)
+    await w.call()
+    reservation = w.cache.reserve("m", PROMPT, DECODING)
+    assert reservation is not None
+    await reservation.seat("a")
+    await reservation.prepare("a")
+    assert len(w.engines["a"].slots[0]) % 64 == 0
+    await reservation.done(None)
+
+
+async def test_a_prompt_without_a_prefix_takes_a_slot_and_reuses_nothing(tmp_path: Path) -> None:
+    w = world(tmp_path)
+    await w.call()
+    measured, prefilled = await w.call(Prompt(tail="Write the answer."))
+    assert (measured.cached_tokens, prefilled) == (0, 0)
+
+
+async def test_calls_to_one_slot_take_turns(tmp_path: Path) -> None:
+    w = world(tmp_path)
+    inside = 0
+
+    async def one() -> None:
+        nonlocal inside
+        reservation = w.cache.reserve("m", PROMPT, DECODING)
+        assert reservation is not None
+        await reservation.seat("a")
+        inside += 1
+        assert inside == 1
+        await reservation.prepare("a")
+        await asyncio.sleep(0.001)
+        inside -= 1
+        await reservation.done(None)
+
+    await asyncio.gather(*(one() for _ in range(8)))
+    assert not w.index.seats
+
+
+async def test_a_call_that_is_cancelled_while_it_waits_leaves_no_seat_behind(tmp_path: Path) -> None:
+    w = world(tmp_path)
+    first, second = (w.cache.reserve("m", PROMPT, DECODING) for _ in range(2))
+    assert first is not None
+    assert second is not None
+    await first.seat("a")
+    waiting = asyncio.create_task(second.seat("a"))
+    await asyncio.sleep(0.01)
+    waiting.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await waiting
+    await second.done(None)
+    await first.done(None)
+    assert not w.index.seats
+    await asyncio.wait_for(w.call(), 1)
+
+
+@pytest.mark.parametrize("broken", ["open", "epoch", "prefix_tokens", "prefill", "save", "restore"])
+async def test_whatever_an_engine_does_not_do_the_call_goes_on(tmp_path: Path, broken: str) -> None:
+    w = world(tmp_path)
+    await w.call()
+    if broken == "prefill":
+        w.states.manifests.clear()
+    w.engines["a"].broken = {broken}
+    measured, prefilled = await w.call(PROMPT if broken != "prefix_tokens" else Prompt(prefix="new " * 50, tail="Say."))
+    assert measured.prompt_tokens > 0
+    if broken == "restore":  # computed again, and the state that was of no use is gone
+        assert prefilled == measured.cached_tokens > 0
+        assert w.states.discarded
+    if broken == "prefill":
+        assert measured.cached_tokens == 0  # never on top of what the slot happens to hold
+    assert not w.index.seats
+
+
+async def test_an_engine_that_cannot_be_asked_is_left_alone_and_asked_again_later(tmp_path: Path) -> None:
+    w = world(tmp_path)
+    w.engines["a"].broken = {"open"}
+    now = 0.0
+    engine = w.cache.engines["a"]
+    engine._clock = lambda: now
+    measured, _ = await w.call()
+    assert measured.cached_tokens == 0
+    w.engines["a"].broken = set()
+    assert (await w.call())[1] == 0
+    now = 100.0
+    assert (await w.call())[1] > 0
+
+
+async def test_an_index_that_fails_costs_no_call(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    w = world(tmp_path, "a", "b")
+
+    async def fails(*_: Any, **__: Any) -> Any:
+        raise RuntimeError("no index")
+
+    w.index.reserve = w.index.held = fails  # type: ignore[method-assign, assignment]
+    reservation = w.cache.reserve("m", PROMPT, DECODING)
+    assert reservation is not None
+    assert await reservation.choose(["a", "b"]) is None
+    await reservation.done(None)
+    assert (await w.call())[0].prompt_tokens > 0
+
+
+async def test_of_two_replicas_the_one_that_has_the_prefix_is_chosen(tmp_path: Path) -> None:
+    w = world(tmp_path, "a", "b", saves=False)
+    await w.call(deployment="b")
+    for _ in range(3):
+        reservation = w.cache.reserve("m", PROMPT, DECODING)
+        assert reservation is not None
+        assert await reservation.choose(["a", "b"]) == "b"
+        await reservation.done(None)
+    assert not any(w.index.booked.values())
+
+
+async def test_a_fallback_moves_the_seat_to_the_other_deployment(tmp_path: Path) -> None:
+    w = world(tmp_path, "a", "b")
+    reservation = w.cache.reserve("m", PROMPT, DECODING)
+    assert reservation is not None
+    await reservation.choose(["a", "b"])
+    await reservation.seat("a")
+    await reservation.prepare("a")
+    await reservation.seat("b")
+    prepared = await reservation.prepare("b")
+    assert {replica for replica, _ in w.index.seats} == {"b"}
+    measured = w.engines["b"].call(PROMPT, dict(prepared.body))
+    assert measured.cached_tokens > 0
+    await reservation.done(measured)
+    assert not w.index.seats
+    assert not any(w.index.booked.values())
+
+
+async def test_tokens_computed_ahead_are_borne_by_the_call_that_uses_them_and_by_no_other(tmp_path: Path) -> None:
+    w = world(tmp_path)
+    computed = await w.cache.prefill("m", PROMPT)
+    assert computed
+    assert await w.cache.prefill("m", PROMPT) == 0
+    assert (await w.call())[1] == computed
+    assert (await w.call())[1] == 0
+    total = w.stats.totals().total
+    assert total.ahead_tokens == computed
+    assert total.computed_tokens == w.engines["a"].computed
+
+
+async def test_two_that_want_the_same_chunk_at_once_compute_it_once(tmp_path: Path) -> None:
+    w = world(tmp_path, n_slots=2)
+    calls = await asyncio.gather(w.call(), w.call())
+    assert sorted(prefilled > 0 for _, prefilled in calls) == [False, True]
+
+
+async def test_a_restart_is_noticed_after_a_failed_call(tmp_path: Path) -> None:
+    w = world(tmp_path, saves=False)
+    await w.call()
+    engine = w.cache.engines["a"]
+    before = engine.replica.epoch
+    w.engines["a"].started = "second"
+    reservation = w.cache.reserve("m", PROMPT, DECODING)
+    assert reservation is not None
+    await reservation.seat("a")
+    await reservation.done(None)
+    await asyncio.gather(*w.cache._background)
+    assert engine.replica.epoch != before
+    assert ("a", before) not in w.index.held_by
+
+
+async def test_why_a_call_missed_is_logged_and_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "coa.cache")
+    w = world(tmp_path)
+    await w.call()
+    assert "it was never read before" in caplog.text
+    assert dict(w.stats.totals().top("missed"))
+    caplog.clear()
+    await w.call()
+    assert not caplog.text
+    await w.cache.close()
