@@ -97,12 +97,13 @@ function operations.record()
       end_item(seq, doc, item, id, outcome.state, outcome.cause, outcome.kind, outcome.seconds)
       for i = 1, #SUMS do item[SPENT][i] = (item[SPENT][i] or 0) + outcome.spent[i] end
       add_up('spent:', outcome.spent, 1)
+      holder[PROGRESS] = 1
     end
   end
   for _, item in ipairs(doc[ITEMS]) do
     if state_of(item) == LEASED then n_left = n_left + 1 end
   end
-  doc[LOST], holder[PROGRESS] = 0, 1
+  if n_left == 0 then doc[LOST] = 0 end
   save(seq, doc)
   note_faulty(seq, doc)
   if n_left > 0 then
@@ -167,7 +168,10 @@ function operations.reopen()
   for _ = 1, n_kinds do kinds[given()] = true end
   local seqs = page(after, most, index)
   for _, seq in ipairs(seqs) do
-    local doc, n = load(seq), 0
+    local doc, n, idle = load(seq), 0, true
+    for _, item in ipairs(doc and doc[ITEMS] or {}) do
+      idle = idle and state_of(item) >= DONE
+    end
     for _, item in ipairs(doc and doc[ITEMS] or {}) do
       if wanted[state_of(item)] and state_of(item) >= DONE and (n_kinds < 0 or kinds[item[KIND]]) then
         uncount(item)
@@ -178,7 +182,7 @@ function operations.reopen()
       end
     end
     if n > 0 then
-      doc[LOST] = 0
+      if idle then doc[LOST] = 0 end
       save(seq, doc)
       note_faulty(seq, doc)
       place_new(tonumber(seq), doc)

@@ -18,13 +18,14 @@ local STATES = {[0] = 'pending', 'leased', 'done', 'partial', 'failed'}
 local SUMS = {'calls', 'prompt_tokens', 'completion_tokens', 'cached_tokens', 'cost_usd', 'unpriced', 'reused'}
 local CALLS, PROMPT, COMPLETION, COST = 1, 2, 3, 5
 -- Fields of a packed document, item and holder. An item's later fields are left out until it has been tried.
-local DIGEST, BYTES, LOST, SOURCES, ITEMS = 1, 2, 3, 4, 5
+-- A document's place in the queue is its number, until its lease is lost.
+local DIGEST, BYTES, LOST, SOURCES, ITEMS, PLACE = 1, 2, 3, 4, 5, 6
 local KEY, PAYLOAD, CONFIG, STATE, TRIES, GENERATION, SECONDS, CAUSE, KIND, SPENT, ENDED_BY = 1, 2, 3, 4, 5, 6, 7, 8, 9,
   10, 11
 local TOKEN, OWNER, PROGRESS, RESERVED = 1, 2, 3, 4
 -- Work of one call that is not its own: leases that ran out, waits that are over, numbers without a document.
 local AT_ONCE = 64
-local LATE = 2 ^ 40
+local LATE = 2 ^ 20
 local N_SLOWEST = 10
 
 local argument = 3
@@ -109,7 +110,7 @@ end
 local function place(seq, doc)
   for _, item in ipairs(doc[ITEMS]) do
     if state_of(item) == PENDING then
-      call('ZADD', queue, doc[LOST] * LATE + seq, seq)
+      call('ZADD', queue, doc[PLACE] or seq, seq)
       return
     end
   end
@@ -176,6 +177,9 @@ local function take_back(seq)
   local holder, doc = held(seq), load(seq)
   end_lease(seq, holder)
   doc[LOST] = holder[PROGRESS] == 1 and 0 or doc[LOST] + 1
+  if doc[LOST] > 0 then -- behind all that are there, and those that were lost before
+    doc[PLACE] = setting('seq') + call('HINCRBY', meta, 'late', 1) % LATE / LATE
+  end
   if doc[LOST] >= tonumber(ARGV[3]) then
     local cause = string.format('whoever worked on it died %d times before anything was done.', doc[LOST])
     for _, item in ipairs(doc[ITEMS]) do
@@ -192,7 +196,9 @@ end
 
 local function expire(most, everyone)
   local found = call('ZRANGEBYSCORE', leased, '-inf', everyone and '+inf' or now(), 'LIMIT', 0, most)
-  for _, seq in ipairs(found) do take_back(tonumber(seq)) end
+  for i, seq in ipairs(found) do found[i] = tonumber(seq) end
+  table.sort(found)
+  for _, seq in ipairs(found) do take_back(seq) end
   return #found
 end
 
@@ -253,7 +259,7 @@ end
 local function next_in_turn()
   local head, cursor = call('ZRANGE', queue, 0, 0, 'WITHSCORES'), setting('cursor')
   local has_new = cursor < setting('seq')
-  if head[1] and (tonumber(head[2]) <= cursor or not has_new) then
+  if head[1] and (tonumber(head[2]) < cursor + 1 or not has_new) then
     call('ZREM', queue, head[1])
     return tonumber(head[1])
   end

@@ -50,7 +50,7 @@ def is_url(source: str) -> bool:
 
 def name_of(url: str) -> str:
     """What to call the document to people: the last part of its path."""
-    path = urlsplit(url.rpartition("::")[2] or url).path.rstrip("/")
+    path = urlsplit(url).path.rstrip("/")
     return unquote(PurePosixPath(path).name) or url
 
 

@@ -98,7 +98,7 @@ COMMIT;
 
 ROW_COLUMNS = (
     "i.id, i.key, d.id, d.digest, i.payload, i.config, i.state, i.tries, i.generation, i.cause, i.kind, i.seconds, "
-    + "CASE d.state WHEN 2 THEN d.owner END, "
+    + "CASE WHEN d.state = 2 AND i.state = 1 THEN d.owner END, "
     + ", ".join(f"i.{name}" for name in SPENT)
 )
 """What `row_of` takes."""

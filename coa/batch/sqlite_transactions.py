@@ -220,6 +220,7 @@ def record_outcomes(db: sqlite3.Connection, lease: Lease, outcomes: Sequence[Out
         if changed.rowcount == 0:
             continue  # told before: a holder that did not learn of it tells again
         db.execute(f"UPDATE sums SET {_ADD_SPENT} WHERE what = 'spent'", numbers(outcome.spent))  # noqa: S608
+        db.execute("UPDATE documents SET progress = 1 WHERE id = ?", (document,))
         if outcome.seconds > 0:
             _keep_slowest(db, outcome, lease.sources[0])
     if not db.execute("SELECT 1 FROM items WHERE document = ? AND state = 1", (document,)).fetchone():
@@ -234,7 +235,9 @@ def _keep_slowest(db: sqlite3.Connection, outcome: Outcome, source: str) -> None
 
 
 def expire_leases(db: sqlite3.Connection, now: float) -> int:
-    found = db.execute("SELECT id, progress, lost FROM documents WHERE state = 2 AND until <= ?", (now,)).fetchall()
+    found = db.execute(
+        "SELECT id, progress, lost FROM documents WHERE state = 2 AND until <= ? ORDER BY id", (now,)
+    ).fetchall()
     for document, progress, lost_before in found:
         _set_reserved(db, document, Spending())
         lost = 0 if progress else lost_before + 1
