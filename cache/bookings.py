@@ -58,6 +58,7 @@ class Booking:
     decoding: Decoding
     ahead: bool = False
     id: str = field(default_factory=lambda: secrets.token_hex(8))
+    _wanted: Wanted | None = None
     _choice: Choice | None = None
     _engine: ServedEngine | None = None
     _replica: Replica | None = None
@@ -81,8 +82,9 @@ class Booking:
             if len(engines) < len(deployments) or not engines:
                 return None  # an engine that cannot be asked has a right to calls too: the Router's turn
             await self._let_go()
-            wanted = await self._wanted(engines[0])
-            self._choice = await self.cache.index.reserve(wanted, [self.cache.learned.view(e.replica) for e in engines])
+            self._wanted = await self._described(engines[0])
+            views = [self.cache.learned.view(e.replica) for e in engines]
+            self._choice = await self.cache.index.reserve(self._wanted, views)
             if self._choice is not None:
                 self._replica = self.cache.engines[self._choice.replica].replica
                 return self._choice.replica
@@ -104,7 +106,7 @@ class Booking:
         self._prefix = await engine.prefix_of(self.prompt)
         await engine.seats.acquire()
         self._seated = True
-        prefer = None if self._prefix is None else self._prefix.state.hash
+        prefer = None if self._prefix is None else self._prefix.last
         try:
             while (slot := await self.cache.index.seat(self.id, engine.replica, prefer)) is None:  # noqa: ASYNC110
                 await asyncio.sleep(_POLL_S)  # another process has them all
@@ -188,14 +190,12 @@ class Booking:
         self.cache.learned.observe(replica, measured, predicted=self._predicted)
         if prefix is None:
             return
+        if self._predicted > measured.cached_tokens and not self._cause:
+            self._cause = "the engine did not have it any more"
+        if self._wanted is not None and not self._saving(engine):
+            await index.scored(self._wanted, replica, predicted=self._predicted, actual=measured.cached_tokens)
         if engine.adapter.kind != "events":
             await index.held(replica, prefix.hashes)
-        wrong = self._predicted > measured.cached_tokens
-        if wrong and engine.adapter.kind == "approx":
-            gone = [h for h, end in zip(prefix.hashes, prefix.ends, strict=True) if end > measured.cached_tokens]
-            await index.dropped(replica, gone)
-        if wrong and not self._cause:
-            self._cause = "the engine did not have it any more"
         self._count(engine, measured)
 
     def _count(self, engine: ServedEngine, measured: Measured | None) -> None:
@@ -276,7 +276,7 @@ class Booking:
     def _saving(self, engine: ServedEngine) -> bool:
         return engine.adapter.saves and engine.id in self.cache.stores
 
-    async def _wanted(self, engine: ServedEngine) -> Wanted:
+    async def _described(self, engine: ServedEngine) -> Wanted:
         prefix = await engine.prefix_of(self.prompt)
         n_tail = (len(self.prompt.tail) + (0 if prefix else len(self.prompt.system))) / _CHARS_PER_TOKEN
         n_prefix = 0 if prefix is None else len(prefix.tokens)
@@ -306,7 +306,7 @@ class Booking:
         self.cache.ended(self)
         try:
             if slot is not None:
-                holds = None if self._prefix is None else self._prefix.state.hash
+                holds = None if self._prefix is None else self._prefix.last
                 await asyncio.shield(self.cache.index.unseat(self.id, engine.replica, slot, holds))
         finally:
             engine.seats.release()

@@ -91,6 +91,10 @@ class PrefixIndex(Protocol):
         """It does not hold these any more; None: nothing at all."""
         ...
 
+    async def scored(self, wanted: Wanted, replica: Replica, *, predicted: int, actual: int) -> None:
+        """What came of a prediction, in tokens: what the engine did not have any more is dropped."""
+        ...
+
     async def seat(self, request: str, replica: Replica, prefer: bytes | None = None) -> int | None:
         """A free slot of the replica, leased to the request until `unseat` (or for a minute, renewed by calling again
         with the same request): the one that holds `prefer` where that is free, else the one not used for longest;

@@ -10,9 +10,12 @@ from typing import Protocol
 
 from coa.cache.bookings import Booking, SingleFlight
 from coa.cache.index import PrefixIndex, Replica
+from coa.cache.kv_feed import IndexSink, KvFeed, TellsEvents
 from coa.cache.kv_stats import KvStats
 from coa.cache.served_engines import ServedEngine
+from coa.cache.speeds import Facts
 from coa.cache.states import StateKey, StateStore
+from coa.errors import CacheError, ConfigError
 from coa.llm.chat import Decoding
 from coa.llm.prefixes import Measured
 from coa.reading import Prompt
@@ -25,7 +28,7 @@ _RENEW_S = 20.0
 
 
 class Learning(Protocol):
-    """Knows how fast replicas are, and how often a predicted hit came true."""
+    """Knows how fast replicas are, and how often a predicted hit came true: `coa.cache.speeds.Speeds`."""
 
     def view(self, replica: Replica) -> Replica:
         """The replica with what has been learned of it."""
@@ -33,6 +36,14 @@ class Learning(Protocol):
 
     def observe(self, replica: Replica, measured: Measured, *, predicted: int) -> None:
         """One finished call."""
+        ...
+
+    async def load(self, facts: Facts, replica: str) -> None:
+        """Takes over what earlier processes learned."""
+        ...
+
+    async def save(self, facts: Facts, replica: str) -> None:
+        """Hands it on to later ones."""
         ...
 
 
@@ -57,6 +68,9 @@ class KvCache:
         self.learned = learned
         self.stats = stats
         self._groups = {engine.group for engine in engines}
+        self._feeds: list[KvFeed] = []
+        for engine in engines:
+            engine.on_ready = self._opened
         self._ahead: dict[StateKey, int] = {}
         self._active: dict[str, Booking] = {}
         self._background: set[asyncio.Task[None]] = set()
@@ -121,8 +135,13 @@ class KvCache:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        for feed in self._feeds:
+            with contextlib.suppress(Exception):
+                await feed.close()
         for engine in self.engines.values():
             with contextlib.suppress(Exception):
+                if isinstance(self.index, Facts):
+                    await self.learned.save(self.index, engine.id)
                 await engine.adapter.close()
         for closing in (self.index, *dict.fromkeys(self.stores.values()), self.flight, self.learned):
             close = getattr(closing, "close", None)
@@ -132,6 +151,18 @@ class KvCache:
                     if asyncio.iscoroutine(result):
                         await result
         await self.stats.flush()
+
+    async def _opened(self, engine: ServedEngine) -> None:
+        """Listens to what the engine says of its memory, and remembers what was learned of it before."""
+        if isinstance(engine.adapter, TellsEvents):
+            with contextlib.suppress(CacheError, ConfigError):
+                sink = IndexSink(self.index, lambda: engine.replica, engine.look_for_restart)
+                feed = engine.adapter.feed(engine.index_root, sink)
+                if feed is not None:
+                    self._feeds.append(feed)
+                    await feed.start()
+        if isinstance(self.index, Facts):
+            await self.learned.load(self.index, engine.id)
 
     async def _renew(self) -> None:
         while self._active:

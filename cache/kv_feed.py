@@ -21,7 +21,7 @@ import contextlib
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 from urllib.parse import urlsplit
 
 from coa.cache.index import PrefixIndex, Replica
@@ -97,6 +97,7 @@ class KvSource:
     """Of this engine, where several share an address; empty takes every topic."""
 
 
+@runtime_checkable
 class TellsEvents(Protocol):
     """An adapter whose engine may publish what it holds."""
 

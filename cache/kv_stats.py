@@ -150,7 +150,10 @@ class KvStats:
         self._because("refused", why)
 
     async def flush(self) -> None:
-        """Writes down what was counted."""
+        """Writes down what was counted; what is being written down already is waited for."""
+        writing = self._writing
+        if writing is not None and writing.get_loop() is asyncio.get_running_loop():
+            await asyncio.wait([writing])
         await asyncio.to_thread(self.flush_now)
 
     def flush_now(self) -> None:

@@ -6,7 +6,8 @@ import asyncio
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from hashlib import blake2b
 
 from coa.cache.blocks import DEFAULT_BLOCK_TOKENS, aligned_tokens, prefix_blocks, root_hash, segment_hash
@@ -42,6 +43,11 @@ class Prefix:
             self.ends = (*self.ends, len(tokens))
 
     @property
+    def last(self) -> bytes | None:
+        """The hash that stands for all of it in the index; None for one without a token."""
+        return self.hashes[-1] if self.hashes else None
+
+    @property
     def aligned(self) -> list[int]:
         """The tokens of `state`."""
         return self.tokens[: self.state.n_tokens]
@@ -69,7 +75,10 @@ class ServedEngine:
         self._clock = clock
         self._opening = asyncio.Lock()
         self._root: bytes | None = None
-        self._index_root = root_hash("index", group)
+        self.index_root = root_hash("index", group)
+        """Where the chains of its group begin in the index."""
+        self.on_ready: Callable[[ServedEngine], Awaitable[None]] | None = None
+        """Called once, when it is known what it can do; must not raise."""
         self._retry_at = 0.0
         self._prefixes: OrderedDict[bytes, Prefix] = OrderedDict()
 
@@ -100,14 +109,18 @@ class ServedEngine:
                 self._retry_at = self._clock() + _RETRY_S
                 _log.info("%s goes without the prefix cache for now: %s", self.id, error)
                 return False
-            slots = max(1, self.adapter.n_slots)
-            known = self.replica
-            self.replica = Replica(
-                known.id, epoch, known.kind, slots, known.prefill_tps, known.decode_tps, known.confidence
+            self.replica = replace(
+                self.replica,
+                epoch=epoch,
+                kind=self.adapter.kind,
+                slots=max(1, self.adapter.n_slots),
+                capacity_tokens=getattr(self.adapter, "capacity_tokens", 0),
             )
-            self.seats = asyncio.Semaphore(slots)
+            self.seats = asyncio.Semaphore(self.replica.slots)
             self._root = root
-            return True
+        if self.on_ready is not None:
+            await self.on_ready(self)
+        return True
 
     async def prefix_of(self, prompt: Prompt) -> Prefix | None:
         """None for a prompt without a reading prefix, and when the engine does not tell its tokens."""
@@ -123,7 +136,7 @@ class ServedEngine:
                 _log.info("%s does not tell the tokens of a prefix: %s", self.id, error)
                 return None
             found = Prefix(
-                tokens, identity=self._root, index_root=self._index_root, granularity=self.adapter.granularity
+                tokens, identity=self._root, index_root=self.index_root, granularity=self.adapter.granularity
             )
             self._prefixes[key] = found
             if len(self._prefixes) > _KEPT_PREFIXES:
@@ -140,8 +153,5 @@ class ServedEngine:
             return False  # it may come back as another one: the next look tells
         if epoch == self.replica.epoch:
             return False
-        known = self.replica
-        self.replica = Replica(
-            known.id, epoch, known.kind, known.slots, known.prefill_tps, known.decode_tps, known.confidence
-        )
+        self.replica = replace(self.replica, epoch=epoch)
         return True

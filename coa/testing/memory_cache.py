@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from coa.cache.index import Choice, Replica, Wanted
+from coa.cache.speeds import Facts
 from coa.cache.states import Manifest, StateKey, StateOrigin
 from coa.llm.prefixes import Measured
 
@@ -52,6 +53,12 @@ class InMemoryIndex:
             self.held_by.pop((replica.id, replica.epoch), None)
         else:
             self.held_by[replica.id, replica.epoch].difference_update(hashes)
+
+    async def scored(self, wanted: Wanted, replica: Replica, *, predicted: int, actual: int) -> None:
+        """See `PrefixIndex`."""
+        gone = [h for h, end in zip(wanted.hashes, wanted.tokens, strict=True) if end > actual]
+        if actual < predicted:
+            await self.dropped(replica, gone)
 
     async def seat(self, request: str, replica: Replica, prefer: bytes | None = None) -> int | None:
         """See `PrefixIndex`."""
@@ -132,3 +139,9 @@ class NothingLearned:
 
     def observe(self, replica: Replica, measured: Measured, *, predicted: int) -> None:
         """Forgets it."""
+
+    async def load(self, facts: Facts, replica: str) -> None:
+        """Nothing."""
+
+    async def save(self, facts: Facts, replica: str) -> None:
+        """Nothing."""

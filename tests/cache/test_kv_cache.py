@@ -285,6 +285,7 @@ async def test_tokens_computed_ahead_are_borne_by_the_call_that_uses_them_and_by
     assert await w.cache.prefill("m", PROMPT) == 0
     assert (await w.call())[1] == computed
     assert (await w.call())[1] == 0
+    await w.stats.flush()
     total = w.stats.totals().total
     assert total.ahead_tokens == computed
     assert total.computed_tokens == w.engines["a"].computed
@@ -316,6 +317,7 @@ async def test_why_a_call_missed_is_logged_and_counted(tmp_path: Path, caplog: p
     w = world(tmp_path)
     await w.call()
     assert "it was never read before" in caplog.text
+    await w.stats.flush()
     assert dict(w.stats.totals().top("missed"))
     caplog.clear()
     await w.call()

@@ -1,0 +1,141 @@
+"""How fast replicas are and how far their predicted hits are to be believed, learned from what engines report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Protocol, runtime_checkable
+
+from coa.cache.index import IndexKind, Replica
+from coa.llm.prefixes import Measured
+
+__all__ = ["Facts", "Speeds"]
+
+_KEEP = 0.8
+"""What an earlier call still counts, after the next one: an average over about five."""
+_LEAST_COMPUTED = 16
+"""Tokens below which a time says more of the request than of the speed."""
+_TRUST: Mapping[IndexKind, float] = {"events": 1.0, "owned": 0.9, "approx": 0.6}
+
+
+@runtime_checkable
+class Facts(Protocol):
+    """Where what was learned outlives this process; `coa.cache.redis_index.RedisIndex` is one."""
+
+    async def recall(self, replica: str) -> dict[str, str]:
+        """What was last remembered of it; empty for nothing."""
+        ...
+
+    async def remember(self, replica: str, facts: Mapping[str, str]) -> None:
+        """Keeps it."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Learned:
+    """Sums that older calls fade out of: a ratio of sums weighs long calls more, whose times are the better ones."""
+
+    prompt_tokens: float = 0.0
+    prompt_s: float = 0.0
+    reply_tokens: float = 0.0
+    reply_s: float = 0.0
+    confidence: float | None = None
+
+    @property
+    def prefill_tps(self) -> float | None:
+        return self.prompt_tokens / self.prompt_s if self.prompt_s > 0 else None
+
+    @property
+    def decode_tps(self) -> float | None:
+        return self.reply_tokens / self.reply_s if self.reply_s > 0 else None
+
+
+class Speeds:
+    """Implements `coa.cache.kv_cache.Learning`. A replica that has not been measured yet is taken to be like the mean
+    of those that have, so that being new is neither an advantage nor a fault."""
+
+    def __init__(self) -> None:
+        self._learned: dict[str, _Learned] = {}
+
+    def view(self, replica: Replica) -> Replica:
+        """The replica with what has been learned; its own figures where nothing has been of any."""
+        known = self._learned.get(replica.id, _Learned())
+        return replace(
+            replica,
+            prefill_tps=known.prefill_tps
+            or _mean([k.prefill_tps for k in self._learned.values()], replica.prefill_tps),
+            decode_tps=known.decode_tps or _mean([k.decode_tps for k in self._learned.values()], replica.decode_tps),
+            confidence=_TRUST[replica.kind] if known.confidence is None else known.confidence,
+        )
+
+    def observe(self, replica: Replica, measured: Measured, *, predicted: int) -> None:
+        """One finished call; `predicted` tokens were expected to be cached, 0 where nothing was."""
+        known = self._learned.get(replica.id, _Learned())
+        computed = measured.prompt_tokens - measured.cached_tokens
+        if measured.prompt_s is not None and measured.prompt_s > 0 and computed >= _LEAST_COMPUTED:
+            known = replace(
+                known,
+                prompt_tokens=_KEEP * known.prompt_tokens + computed,
+                prompt_s=_KEEP * known.prompt_s + measured.prompt_s,
+            )
+        if measured.completion_s is not None and measured.completion_s > 0 and measured.completion_tokens > 0:
+            known = replace(
+                known,
+                reply_tokens=_KEEP * known.reply_tokens + measured.completion_tokens,
+                reply_s=_KEEP * known.reply_s + measured.completion_s,
+            )
+        if predicted > 0:
+            true = min(1.0, max(0, measured.cached_tokens) / predicted)
+            before = _TRUST[replica.kind] if known.confidence is None else known.confidence
+            known = replace(known, confidence=_KEEP * before + (1.0 - _KEEP) * true)
+        self._learned[replica.id] = known
+
+    def figures(self, replica: str) -> dict[str, str]:
+        """What was learned of it, for `Facts.remember`."""
+        known = self._learned.get(replica)
+        if known is None:
+            return {}
+        told = {
+            "prompt_tokens": known.prompt_tokens,
+            "prompt_s": known.prompt_s,
+            "reply_tokens": known.reply_tokens,
+            "reply_s": known.reply_s,
+        }
+        if known.confidence is not None:
+            told["confidence"] = known.confidence
+        return {name: repr(value) for name, value in told.items()}
+
+    async def load(self, facts: Facts, replica: str) -> None:
+        """Takes over what is remembered of a replica that has not been measured here yet; figures that are none, or
+        make no sense, count as nothing."""
+        told = await facts.recall(replica)
+        if replica in self._learned or not told:
+            return
+        values = {name: _figure(text) for name, text in told.items()}
+        trust = values.get("confidence")
+        self._learned[replica] = _Learned(
+            prompt_tokens=values.get("prompt_tokens") or 0.0,
+            prompt_s=values.get("prompt_s") or 0.0,
+            reply_tokens=values.get("reply_tokens") or 0.0,
+            reply_s=values.get("reply_s") or 0.0,
+            confidence=None if trust is None else min(1.0, trust),
+        )
+
+    async def save(self, facts: Facts, replica: str) -> None:
+        """Has it remembered."""
+        figures = self.figures(replica)
+        if figures:
+            await facts.remember(replica, figures)
+
+
+def _mean(values: list[float | None], otherwise: float) -> float:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else otherwise
+
+
+def _figure(text: str) -> float | None:
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if 0.0 <= value < 1e12 else None
