@@ -1,0 +1,105 @@
+"""The results of a batch, in a folder of the user's:
+
+    documents/<2 digits>/<digest>.json   one a document, with all its items by key; replaced whole
+    results.jsonl                        a line for each item, as it ends; of two with one key the last counts
+    summary.json                         counts, tokens, cost, the slowest, failures by cause
+    batch.json                           which batch it is
+
+Several processes may write: lines are added under a lock.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from coa.errors import StorageError
+from coa.run_files import append_line, read_json, storage_errors, write_atomically
+
+__all__ = ["ResultFolder"]
+
+
+class ResultFolder:
+    """The folder of results; made when the first is written. Blocking."""
+
+    def __init__(self, out: Path) -> None:
+        self.out = out
+        self.lines = out / "results.jsonl"
+        self.summary = out / "summary.json"
+
+    def path(self, digest: str) -> Path:
+        """Where the results of a document are."""
+        return self.out / "documents" / digest[:2] / f"{digest}.json"
+
+    def document(self, digest: str) -> dict[str, Any]:
+        """All that is kept of a document, its items by key under "items"; empty where there is nothing yet, or
+        nothing that can be read."""
+        path = self.path(digest)
+        if not path.exists():
+            return {}
+        try:
+            return read_json(path)
+        except StorageError:
+            return {}  # damaged: what it held is done again
+
+    def save(self, digest: str, told: Mapping[str, Any], items: Mapping[str, Mapping[str, Any]]) -> None:
+        """Keeps what became of items, beside those kept before; `told` is of the document. Raises: StorageError."""
+        before = self.document(digest)
+        merged = {**before, **told, "items": {**before.get("items", {}), **items}}
+        write_atomically(self.path(digest), json.dumps(merged, ensure_ascii=False, indent=1) + "\n")
+
+    def append(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Adds lines; on the disk when it returns. Raises: StorageError."""
+        with self._locked():
+            for row in rows:
+                append_line(self.lines, row)
+
+    def keys_among(self, keys: Collection[str]) -> set[str]:
+        """Those of `keys` that have a line. Reads the whole file; raises: StorageError."""
+        wanted, found = set(keys), set[str]()
+        with self._locked():
+            for row in self.rows():
+                if row.get("key") in wanted:
+                    found.add(row["key"])
+        return found
+
+    def forget(self, keys: Collection[str]) -> None:
+        """Takes the lines of `keys` out: those items are done anew. Raises: StorageError."""
+        gone = set(keys)
+        if not gone or not self.lines.exists():
+            return
+        with self._locked(), storage_errors(self.lines):
+            rest = self.lines.with_name(f".{self.lines.name}.new")
+            with rest.open("w", encoding="utf-8") as file:
+                for row in self.rows():
+                    if row.get("key") not in gone:
+                        file.write(json.dumps(row, ensure_ascii=False, separators=(",", ":")) + "\n")
+            rest.replace(self.lines)
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """The lines, in the order they were added; a torn last one is left out. Raises: StorageError."""
+        if not self.lines.exists():
+            return
+        with storage_errors(self.lines), self.lines.open("rb") as file:
+            for line in file:
+                with contextlib.suppress(ValueError):
+                    row = json.loads(line)
+                    if isinstance(row, dict):
+                        yield row
+
+    def write_summary(self, summary: Mapping[str, Any]) -> None:
+        """Replaces the summary. Raises: StorageError."""
+        write_atomically(self.summary, json.dumps(summary, ensure_ascii=False, indent=1) + "\n")
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        with storage_errors(self.out):
+            self.out.mkdir(parents=True, exist_ok=True)
+            file = (self.out / ".lock").open("a")
+        with file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield

@@ -1,0 +1,119 @@
+"""The open models of a batch: a session for each of its configurations, opened when it is needed."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import NamedTuple, TypeVar
+
+from coa.api import OnEvent, Session, StopSignal
+from coa.batch.asking import question_of, strategy_of, task_of
+from coa.batch.ledger import LeasedItem, Spending, SpendingLimits
+from coa.batch.record import BatchRecord
+from coa.config import Settings
+from coa.runs import RunStore
+from coa.types import Document
+
+__all__ = ["Sessions", "Share"]
+
+_Number = TypeVar("_Number", int, float)
+
+_MARGIN_RATIO = 1.25
+"""Of what is set aside for an item to what it is expected to take: replies that have to be asked for again."""
+_MORE_CALLS = 2
+
+
+class Share(NamedTuple):
+    """What an item may take."""
+
+    limits: SpendingLimits
+    wanted: Spending
+    """What is set aside for it in the batch's budget."""
+
+
+class Sessions:
+    """The sessions of a batch. Runs are kept in the batch's own folder; limits on spending are given item by item."""
+
+    def __init__(self, record: BatchRecord, present: Settings, runs: RunStore) -> None:
+        """`present` are the settings of this process: what is secret is taken from them."""
+        self.record = record
+        self.runs = runs
+        self._present = present
+        self._open: dict[str, Session] = {}
+        self._opening = asyncio.Lock()
+        self._texts: dict[str, int] = {}
+
+    async def session(self, config: str) -> Session:
+        """The session of a configuration, its models open. Raises: ConfigError, ModelError."""
+        async with self._opening:
+            if config not in self._open:
+                settings = self.record.settings_of(config, self._present)
+                unlimited = {"max_calls": None, "max_tokens_total": None, "max_cost_usd": None, "review": False}
+                session = Session(settings.model_copy(update=unlimited), runs=self.runs)
+                try:
+                    await session.open()
+                except BaseException:
+                    await session.close()
+                    raise
+                self._open[config] = session
+            return self._open[config]
+
+    async def view(self, config: str, share: SpendingLimits, *, on_event: OnEvent, stop: StopSignal) -> Session:
+        """The session for runs that may each take `share`. Raises: as `session`."""
+        session = await self.session(config)
+        return session.view(
+            on_event=on_event,
+            stop=stop,
+            max_calls=share.max_calls,
+            max_tokens_total=share.max_tokens,
+            max_cost_usd=share.max_cost_usd,
+        )
+
+    async def share(self, item: LeasedItem, document: Document, given: SpendingLimits) -> Share:
+        """What reading the document for the item is expected to take, held to `given`. Raises: as `Session.plan`."""
+        session = await self.session(item.config)
+        asked: Mapping[str, object] = json.loads(item.payload)
+        view = session.view(strategy=strategy_of(item.payload, session.settings))
+        words = asked.get("words")
+        plan = await view.plan(
+            document,
+            question_of(item.payload) if task_of(item.payload) != "summarize" else None,
+            per=str(asked.get("per", "book")),
+            words=words if isinstance(words, int) else None,
+        )
+        calls = int(plan.calls * _MARGIN_RATIO) + _MORE_CALLS
+        prompt, completion = (int(n * _MARGIN_RATIO) for n in (plan.prompt_tokens, plan.completion_tokens_max))
+        cost = None if plan.cost_usd is None else plan.cost_usd * _MARGIN_RATIO
+        limits = SpendingLimits(
+            _less(given.max_calls, calls), _less(given.max_tokens, prompt + completion), _less(given.max_cost_usd, cost)
+        )
+        left = max(0, (limits.max_tokens or 0) - prompt)
+        return Share(limits, Spending(limits.max_calls or 0, prompt, left, cost_usd=limits.max_cost_usd or 0.0))
+
+    @contextmanager
+    def reading(self, document: Document) -> Iterator[None]:
+        """While entered the document's text stays on the disk; several sources may have the same."""
+        digest = document.sha256
+        self._texts[digest] = self._texts.get(digest, 0) + 1
+        try:
+            yield
+        finally:
+            self._texts[digest] -= 1
+            if not self._texts[digest]:
+                del self._texts[digest]
+
+    def is_read_by_others(self, document: Document) -> bool:
+        """Whether more than one source with that text is being read now."""
+        return self._texts.get(document.sha256, 0) > 1
+
+    async def close(self) -> None:
+        """Ends what was opened."""
+        opened, self._open = list(self._open.values()), {}
+        for session in opened:
+            await session.close()
+
+
+def _less(given: _Number | None, expected: _Number | None) -> _Number | None:
+    return given if expected is None else expected if given is None else min(given, expected)
