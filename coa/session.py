@@ -19,6 +19,7 @@ from pydantic import ValidationError
 
 from coa.agents.statements import Statement, statements_to_text
 from coa.answering import Run, delivered
+from coa.cache.opening import prefix_cache_for
 from coa.cache.rates import limiter_for
 from coa.cache.responses import responses_for
 from coa.config import Settings, load_settings, resolve_environment
@@ -36,6 +37,7 @@ from coa.secrets import with_secrets
 from coa.stopping import StopSignal
 from coa.structures import outline_of
 from coa.types import Answer, Document
+from coa.warming import OnWarmed, Warmed, warm_document
 from coa.wiring import (
     RUN_SETTINGS,
     Wanted,
@@ -188,6 +190,11 @@ class Session:
         """Whether `statements` are true; `coa.agents.checked.checked_of` gives the labels. Raises: as `ask`."""
         return await self._run(document, Wanted(statements_to_text(statements), "check", strategy="check"), run_id)
 
+    async def warm(self, document: Document, *, on_progress: OnWarmed | None = None) -> Warmed:
+        """Has the model read the document's chunks now, so that questions find them read. Raises: as `ask`, before its
+        first call."""
+        return await warm_document(await self._open(), self.settings, document, on_progress=on_progress)
+
     def outline(self, run_id: str) -> Outline:
         """The outline by what a run has structured so far; chunks that are missing stand in it as one piece each.
 
@@ -302,10 +309,13 @@ class Session:
         from coa.graphs import strategy
         from coa.graphs.running import run_graph
 
+        found = strategy(record.strategy)
+        if companion is not None and not found.in_order:
+            companion.leave()
         async with self._running(record, document, plan) as run:
             run.context.together = companion
             output = await run_graph(
-                strategy(record.strategy).build(),
+                found.build(),
                 question=record.question,
                 context=run.context,
                 run_id=record.run_id,
@@ -380,6 +390,7 @@ class Session:
                     on_stage=lambda stage: self._emit(StageChanged(stage)),
                     limiter=self._limiter,
                     response_store=responses_for(self.settings),
+                    make_prefix_cache=prefix_cache_for(self.settings),
                 )
             return self._gateway
 

@@ -66,6 +66,15 @@ class PrefixCache(Protocol):
         """For one attempt; None where the cache has no part in the call."""
         ...
 
+    async def prefill(self, group: str, prompt: Prompt, *, ahead: bool = True) -> int | None:
+        """Has the reading prefix of `prompt` computed where it will be read, and kept; the tokens that it took, None
+        where it could not be done. `ahead` books them on the next call that uses them, rather than on nobody."""
+        ...
+
+    def has_room(self, group: str) -> bool:
+        """Whether one more call to the group would not have to wait."""
+        ...
+
     async def close(self) -> None:
         """Ends what runs in the background; waits for nothing."""
         ...

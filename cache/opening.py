@@ -1,0 +1,113 @@
+"""From settings and open models to a prefix cache over them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+from coa.cache.blocks import root_hash
+from coa.cache.engines.adapter import EngineAdapter
+from coa.cache.engines.llama_server import LlamaServer
+from coa.cache.engines.ollama import Ollama
+from coa.cache.engines.sglang import Sglang
+from coa.cache.engines.vllm import Vllm
+from coa.cache.kv_cache import KvCache
+from coa.cache.kv_stats import KvStats, kv_stats_file
+from coa.cache.redis_index import open_index
+from coa.cache.redis_states import RedisScripts, RedisStates
+from coa.cache.served_engines import ServedEngine
+from coa.cache.single_flight import FileFlight, RedisFlight
+from coa.cache.slot_files import SlotFiles
+from coa.cache.speeds import Speeds
+from coa.cache.states import StateStore
+from coa.config import Settings, resolve_environment
+from coa.llm.deployments import Deployment, DeploymentKind
+from coa.llm.gateway import MakePrefixCache
+from coa.llm.litellm_settings import call_settings
+from coa.llm.opening import OpenModel
+from coa.llm.response_cache import weights_of
+
+__all__ = ["prefix_cache_for"]
+
+Make = Callable[[Deployment, bool | str], EngineAdapter]
+
+_ADAPTERS: Mapping[DeploymentKind, Make] = {
+    "llama_server": lambda deployment, verify: LlamaServer(deployment, verify=verify),
+    "vllm": lambda deployment, verify: Vllm(deployment, verify=verify),
+    "sglang": lambda deployment, verify: Sglang(deployment, verify=verify),
+    "ollama": lambda deployment, verify: Ollama(deployment, verify=verify),
+}
+"""Providers that are paid by the token keep caches of their own, which `coa.llm.cache_marks` steers."""
+
+
+def prefix_cache_for(settings: Settings) -> MakePrefixCache | None:
+    """What makes the prefix cache of a gateway; None where the settings turn it off."""
+    return partial(_made, settings) if settings.kv_cache else None
+
+
+def _made(settings: Settings, models: Sequence[OpenModel]) -> KvCache | None:
+    """None where no deployment is an engine. Raises: CacheError for a bad address of Redis."""
+    stats = KvStats(kv_stats_file(settings.home))
+    verify = call_settings(settings).verify
+    engines: dict[str, ServedEngine] = {}
+    stores: dict[str, StateStore] = {}
+    folders: dict[Path, StateStore] = {}
+    redis_url = None if settings.redis_url is None else resolve_environment(settings.redis_url)
+    for model in models:
+        for group in (model.group, *model.fallbacks):
+            for deployment in group.deployments:
+                make = _ADAPTERS.get(deployment.kind)
+                if make is None or deployment.root_url is None or deployment.id in engines:
+                    continue
+                adapter = make(deployment, verify)
+                identity = partial(_identity, deployment, model, adapter)
+                engines[deployment.id] = ServedEngine(deployment, group.name, adapter, identity=identity)
+                folder = _folder_of(deployment)
+                if folder is not None:
+                    if folder not in folders:
+                        folders[folder] = _store(folder, settings, stats, redis_url)
+                    stores[deployment.id] = folders[folder]
+    if not engines:
+        return None
+    alone = FileFlight(next(iter(folders), settings.kv_dir))
+    return KvCache(
+        list(engines.values()),
+        index=open_index(redis_url),
+        stores=stores,
+        flight=alone if redis_url is None else RedisFlight(RedisScripts(redis_url), otherwise=alone),
+        learned=Speeds(),
+        stats=stats,
+    )
+
+
+def _store(folder: Path, settings: Settings, stats: KvStats, redis_url: str | None) -> StateStore:
+    files = SlotFiles(folder, settings.kv_cache_bytes, stats=stats)
+    if redis_url is None or not settings.kv_redis_bytes:
+        return files
+    return RedisStates(files, RedisScripts(redis_url), settings.kv_redis_bytes)
+
+
+def _folder_of(deployment: Deployment) -> Path | None:
+    """Where the engine saves states, as far as this process can see it (model_info's `slot_save_path`)."""
+    given = (deployment.info or {}).get("slot_save_path")
+    if not isinstance(given, str) or not given:
+        return None
+    folder = Path(given).expanduser()
+    return folder if folder.is_dir() else None
+
+
+def _identity(deployment: Deployment, model: OpenModel, adapter: EngineAdapter) -> bytes:
+    """What saved states depend on besides tokens. An engine refuses a state of another KV type, but takes one of
+    another quantisation of the same model; and another micro-batch computes other last bits."""
+    info = deployment.info or {}
+    weights = weights_of(deployment, model.served.get(deployment.id), model.files)
+    return root_hash(
+        deployment.kind,
+        deployment.id if weights is None else weights.told,
+        str(getattr(adapter, "build", "")),
+        str(adapter.granularity),
+        str(info.get("kv_type", "")),
+        str(info.get("adapter", "")),
+        str(info.get("salt", "")),
+    )
