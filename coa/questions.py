@@ -40,9 +40,10 @@ async def _side_by_side(
     from coa.graphs.together import Together
 
     together = Together()
+    companions = {number: together.join() for number in numbers}
 
     async def one(number: int) -> None:
-        companion = together.join()
+        companion = companions[number]
         try:
             outcome: Answer | CoaError = await ask(number, companion)
         except CoaError as error:

@@ -55,6 +55,9 @@ class Strategy:
     input_schema: type[Any] = ReadInput
     output_schema: type[Any] = ReadOutput
     context_schema: type[Any] = ReadContext
+    in_order: bool = False
+    """Whether every run reads all chunks, in an order that the document settles (by `Turn`s): several of them can keep
+    in step from the first chunk on."""
 
 
 _PATHS = frozenset({"worker", "manager", "judge"})
@@ -66,6 +69,7 @@ STRATEGIES: dict[str, Strategy] = {
             "chain",
             "Chain of Agents: workers read the chunks in order, each hands its notes on, a manager answers",
             build_chain,
+            in_order=True,
         ),
         Strategy(
             "bidirectional",
@@ -73,6 +77,7 @@ STRATEGIES: dict[str, Strategy] = {
             build_bidirectional,
             _PATHS,
             bidirectional_estimate,
+            in_order=True,
         ),
         Strategy(
             "self-consistency",
@@ -80,6 +85,7 @@ STRATEGIES: dict[str, Strategy] = {
             build_self_consistency,
             _PATHS,
             paths_estimate,
+            in_order=True,
         ),
         Strategy(
             "permutation",
@@ -87,6 +93,7 @@ STRATEGIES: dict[str, Strategy] = {
             build_permutation,
             _PATHS,
             paths_estimate,
+            in_order=True,
         ),
         Strategy(
             "tree",

@@ -1,9 +1,8 @@
 """Several runs over one document, in step: all of them read a chunk before any of them reads the next.
 
 A chunk's reading prefix serves every question, so the runs that read it at the same time share one prefill, however
-little of the document the engine can keep. A run counts from its first reading on and until it leaves: one that reads
-in no order, has come to its answer, failed, or was stopped holds nobody up; one that was resumed further on waits for
-the others and they not for it.
+little of the document the engine can keep. One that reads in no order, has come to its answer, failed, or was stopped
+holds nobody up; one that was resumed further on waits for the others and they not for it.
 """
 
 from __future__ import annotations
@@ -38,8 +37,11 @@ class Together:
         self._moved = asyncio.Event()
 
     def join(self) -> Companion:
-        """A run's end of it; let it `leave` when the run is over."""
-        return Companion(self)
+        """A run's end of it, for which the others wait from now on; let it `leave` where the run reads in no order, and
+        when it is over."""
+        companion = Companion(self)
+        self._counts(companion, counts=True)
+        return companion
 
     def _counts(self, companion: Companion, *, counts: bool) -> None:
         if counts:
@@ -48,16 +50,16 @@ class Together:
             self._companions.discard(companion)
         self._moved.set()
 
-    def _slowest(self, but: Companion) -> Turn | None:
-        """The least that any other run has finished; None without others."""
-        return min((c.finished for c in self._companions if c is not but), default=None)
+    def _all_there(self, companion: Companion) -> bool:
+        """Whether no other run has anything to read before the turn that `companion` is at."""
+        return all(c is companion or c._reaches(companion._turn, companion._before) for c in self._companions)
 
     async def _movement(self) -> None:
         self._moved.clear()
         await self._moved.wait()
 
 
-_BEFORE_ALL = Turn(-1, 0, 0)
+_BEFORE_ALL = Turn(0, 1, -1)
 
 
 class Companion:
@@ -67,20 +69,18 @@ class Companion:
         self._group = group
         self._turn = _BEFORE_ALL
         self._before = _BEFORE_ALL
+        """What all have to be through with, for this run to read at its turn."""
         self._under_way = 0
         self._stopped = False
-
-    @property
-    def finished(self) -> Turn:
-        """The last turn that the run is through with."""
-        return self._before if self._under_way else self._turn
 
     @contextlib.contextmanager
     def taking(self, turn: Turn) -> Iterator[None]:
         """While the run is at `turn`, several times at once where it reads along several paths; an error takes it out
         of the group until it reads again."""
         if turn > self._turn:
-            self._before = self.finished
+            # The first of a part follows on whatever the run read last, however many that part had.
+            follows = turn.step == 0 and self._turn != _BEFORE_ALL
+            self._before = self._turn if follows else turn._replace(step=turn.step - 1)
             self._turn = turn
         self._under_way += 1
         self._group._counts(self, counts=True)
@@ -94,14 +94,17 @@ class Companion:
         self._group._counts(self, counts=True)
 
     async def wait(self) -> None:
-        """Until all others are through with what this run read last. Raises: WaitEnded."""
-        while (slowest := self._group._slowest(self)) is not None and slowest < self._before:
+        """Until all others have read what comes before this turn. Raises: WaitEnded."""
+        while not self._group._all_there(self):
             if self._stopped:
                 raise WaitEnded
             await self._group._movement()
 
+    def _reaches(self, turn: Turn, before: Turn) -> bool:
+        return self._turn >= (turn if self._under_way else before)
+
     def leave(self) -> None:
-        """Holds nobody up any more; may be called again."""
+        """Holds nobody up any more, unless it reads again; may be called twice."""
         self._group._counts(self, counts=False)
 
     def stop(self) -> None:

@@ -8,6 +8,7 @@ from typing import Any, Literal, Protocol
 
 from coa.agents.statements import Statement
 from coa.config import Settings
+from coa.errors import CoaError
 from coa.events import Event
 from coa.types import Answer, Document
 
@@ -101,6 +102,14 @@ class SessionLike(Protocol):
     """What the commands use of `coa.api.Session`."""
 
     async def ask(self, document: Document, question: str) -> Answer: ...
+    async def ask_many(
+        self,
+        document: Document,
+        questions: Sequence[str],
+        *,
+        on_answer: Callable[[int, Answer | CoaError], None] | None = None,
+        on_event: Callable[[int, Event], None] | None = None,
+    ) -> list[Answer | CoaError]: ...
     async def summarize(
         self,
         document: Document,

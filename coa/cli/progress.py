@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, Self
@@ -23,7 +24,7 @@ from coa.events import (
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
-__all__ = ["Display", "LiveBar", "LoadingBar", "NoDisplay", "RunLog", "Tally"]
+__all__ = ["Display", "LiveBar", "LoadingBar", "NoDisplay", "RunLog", "Tally", "joint"]
 
 
 @dataclass
@@ -67,11 +68,23 @@ class Tally:
         return (self.n_chunks - self.n_done) * self.fresh_seconds / self.fresh_chunks
 
 
+def joint(tallies: Sequence[Tally]) -> Tally:
+    """How far runs are that go on at the same time, as one."""
+    begun = [tally for tally in tallies if tally.run_id is not None]
+    return Tally(
+        n_chunks=sum(tally.n_chunks for tally in begun),
+        n_done=sum(tally.n_done for tally in begun),
+        fresh_chunks=sum(tally.fresh_chunks for tally in begun),
+        fresh_tokens=sum(tally.fresh_tokens for tally in begun),
+        fresh_seconds=sum(tally.fresh_seconds for tally in begun) / max(1, len(begun)),
+    )
+
+
 class Display(Protocol):
     """Shows events to a person."""
 
-    def show(self, event: Event, tally: Tally) -> None:
-        """Called for each event, after `tally` has counted it."""
+    def show(self, event: Event, tally: Tally, of: str = "") -> None:
+        """Called for each event, after `tally` has counted it; `of` names the run where there are several at once."""
         ...
 
     def close(self) -> None:
@@ -82,7 +95,7 @@ class Display(Protocol):
 class NoDisplay:
     """Shows nothing."""
 
-    def show(self, event: Event, tally: Tally) -> None:
+    def show(self, event: Event, tally: Tally, of: str = "") -> None:
         """Nothing."""
 
     def close(self) -> None:
@@ -92,17 +105,21 @@ class NoDisplay:
 class RunLog:
     """One line on stderr for each event: what -v shows."""
 
-    def show(self, event: Event, tally: Tally) -> None:
+    def show(self, event: Event, tally: Tally, of: str = "") -> None:
         """The event's line, where it has one."""
-        line = _log_line(event, tally)
+        line = _log_line(event)
         if line is not None:
-            write_note(line)
+            write_note(_named(of, line))
 
     def close(self) -> None:
         """Nothing to give back."""
 
 
-def _log_line(event: Event, tally: Tally) -> str | None:
+def _named(of: str, text: str) -> str:
+    return f"{of}: {text}" if of else text
+
+
+def _log_line(event: Event) -> str | None:
     match event:
         case StageChanged(stage):
             return stage
@@ -144,21 +161,22 @@ class LiveBar:
         self._task: TaskID | None = None
         self._running = False
 
-    def show(self, event: Event, tally: Tally) -> None:
+    def show(self, event: Event, tally: Tally, of: str = "") -> None:
         """Moves the bar."""
         match event:
             case StageChanged(stage):
-                self._update(stage, tally)
+                self._update(_named(of, stage), tally)
             case RunStarted():
-                self._update(f"{event.n_chunks} chunks", tally)
+                self._update(_named(of, f"{event.n_chunks} chunks"), tally)
             case ChunkStarted():
-                self._update(f"chunk {event.index + 1} of {event.n_chunks}", tally)
+                self._update(_named(of, f"chunk {event.index + 1} of {event.n_chunks}"), tally)
             case ChunkRead() | ChunkSkipped():
-                self._update(f"chunk {event.index + 1} of {event.n_chunks}", tally)
+                self._update(_named(of, f"chunk {event.index + 1} of {event.n_chunks}"), tally)
                 if isinstance(event, ChunkSkipped):
-                    self._progress.console.print(f"chunk {event.index + 1} skipped: {event.cause}", markup=False)
+                    line = _named(of, f"chunk {event.index + 1} skipped: {event.cause}")
+                    self._progress.console.print(line, markup=False)
             case AnswerStarted():
-                self._update("writing the answer", tally)
+                self._update(_named(of, "writing the answer"), tally)
             case AnswerToken() | WarningRaised():
                 pass
 

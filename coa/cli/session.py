@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from coa.cli import render, review
 from coa.cli.output import Output
@@ -35,7 +35,17 @@ if TYPE_CHECKING:
     from coa.config import Settings
     from coa.types import Answer
 
-__all__ = ["INCOMPLETE", "Job", "run_jobs"]
+__all__ = [
+    "INCOMPLETE",
+    "Job",
+    "Watch",
+    "display_for",
+    "resume_hint",
+    "reviewed",
+    "run_jobs",
+    "run_watched",
+    "show_answer",
+]
 
 INCOMPLETE = 3
 """Exit code of an answer that does not rest on every chunk."""
@@ -53,7 +63,7 @@ class Job:
 
 
 @dataclass
-class _Watch:
+class Watch:
     """Takes events to the tally, the display and the streamed answer."""
 
     output: Output
@@ -111,49 +121,53 @@ def run_jobs(invocation: Invocation, settings: Settings, jobs: Sequence[Job], ou
     Raises:
         CoaError: with the command that goes on with the run in its message, where there is a run.
     """
-    watch = _Watch(
+    watch = Watch(
         output,
-        _display(invocation, output.colour, progress=progress),
+        display_for(invocation, output.colour, progress=progress),
         quiet=invocation.quiet,
         verbose=invocation.verbosity > 0,
         colour=uses_colour(sys.stderr.isatty(), output.colour),
     )
-    code = 0
+    return run_watched(watch, lambda stopping: _answer_all(invocation, settings, jobs, watch, stopping))
+
+
+def run_watched(watch: Watch, answering: Callable[[Stopping], Coroutine[Any, Any, int]]) -> int:
+    """Exit code of `answering`, which signals stop. Raises: as `run_jobs`."""
     with Stopping(resume_command=watch.resume_command) as stopping:
         try:
-            code = asyncio.run(_answer_all(invocation, settings, jobs, watch, stopping))
+            return asyncio.run(answering(stopping))
         except RunDrained as exc:
             _say_drained(watch, exc)
-            code = exc.exit_code if isinstance(exc, ReviewNeeded) else stopping.exit_code
+            return exc.exit_code if isinstance(exc, ReviewNeeded) else stopping.exit_code
         except (asyncio.CancelledError, KeyboardInterrupt):
             if stopping.received is None:
                 raise
             write_note("stopped before the first chunk was read")
-            code = stopping.exit_code
+            return stopping.exit_code
         except CoaError as exc:
-            _add_resume_hint(exc, watch)
+            hint = resume_hint(exc, watch.resume_command())
+            exc.hint = " ".join(filter(None, [exc.hint, hint])) or None
             raise
         finally:
             watch.display.close()
             _finish(watch)
-    return code
 
 
-def _finish(watch: _Watch) -> None:
+def _finish(watch: Watch) -> None:
     try:
         watch.output.finish()
     except StorageError as exc:
         raise _kept(exc, watch) from exc
 
 
-def _kept(error: StorageError, watch: _Watch) -> StorageError:
+def _kept(error: StorageError, watch: Watch) -> StorageError:
     """`error` with the way to get at the answer, which coa's own folder still holds."""
     commands = ", ".join(f"coa resume {run_id}" for run_id in watch.answered)
     return StorageError(error.message, hint=f"Nothing is lost, print it again with: {commands}" if commands else None)
 
 
 async def _answer_all(
-    invocation: Invocation, settings: Settings, jobs: Sequence[Job], watch: _Watch, stopping: Stopping
+    invocation: Invocation, settings: Settings, jobs: Sequence[Job], watch: Watch, stopping: Stopping
 ) -> int:
     api = invocation.load_api()
     stop = api.StopSignal()
@@ -164,28 +178,28 @@ async def _answer_all(
             watch.begin()
             watch.output.title(job.title)
             try:
-                answer = await _reviewed(job.start(session), session, watch)
+                answer = await reviewed(job.start(session), session, watch)
             except BudgetExceeded as exc:
                 if exc.answer is not None:
-                    _show(exc.answer, job, watch)
+                    show_answer(exc.answer, watch, language=job.language)
                 raise
             except VerificationFailed as exc:
                 if exc.answer is None:
                     raise
-                _show(exc.answer, job, watch)
+                show_answer(exc.answer, watch, language=job.language)
                 write_note(str(exc), label="error:", style="red" if watch.colour else None)
                 code = exc.exit_code
                 continue
             except BaseException:
                 watch.settle()
                 raise
-            _show(answer, job, watch)
+            show_answer(answer, watch, language=job.language)
             if not answer.coverage.complete:
                 code = code or INCOMPLETE
     return code
 
 
-async def _reviewed(answering: Awaitable[Answer], session: SessionLike, watch: _Watch) -> Answer:
+async def reviewed(answering: Awaitable[Answer], session: SessionLike, watch: Watch) -> Answer:
     """The answer, after the person at the terminal has looked at the evidence where a run waits for that.
 
     Raises: ReviewNeeded where there is no terminal.
@@ -203,11 +217,12 @@ async def _reviewed(answering: Awaitable[Answer], session: SessionLike, watch: _
             answering = session.resume(waiting.run_id, review=struck)
 
 
-def _show(answer: Answer, job: Job, watch: _Watch) -> None:
+def show_answer(answer: Answer, watch: Watch, *, language: str | None) -> None:
+    """Prints an answer, and on stderr what there is to say about it."""
     watch.display.close()
     watch.answered.append(answer.run_id)
     try:
-        watch.output.add(answer, language=job.language)
+        watch.output.add(answer, language=language)
     except StorageError as exc:
         raise _kept(exc, watch) from exc
     for warning in answer.warnings:
@@ -220,7 +235,8 @@ def _show(answer: Answer, job: Job, watch: _Watch) -> None:
         write_note(f"expected {compared}")
 
 
-def _display(invocation: Invocation, colour: Colour, *, progress: bool) -> Display:
+def display_for(invocation: Invocation, colour: Colour, *, progress: bool) -> Display:
+    """What stderr shows while a run goes on."""
     if invocation.quiet:
         return NoDisplay()
     if invocation.verbosity:
@@ -230,7 +246,7 @@ def _display(invocation: Invocation, colour: Colour, *, progress: bool) -> Displ
     return NoDisplay()
 
 
-def _say_drained(watch: _Watch, drained: RunDrained) -> None:
+def _say_drained(watch: Watch, drained: RunDrained) -> None:
     tally = watch.tally
     write_note(f"stopped: {tally.n_done} of {tally.n_chunks} chunks are read and kept")
     if isinstance(drained, ReviewNeeded) and drained.hint:
@@ -239,9 +255,10 @@ def _say_drained(watch: _Watch, drained: RunDrained) -> None:
         write_note(f"go on with: coa resume {drained.run_id}")
 
 
-def _add_resume_hint(error: CoaError, watch: _Watch) -> None:
-    command = watch.resume_command()
+def resume_hint(error: CoaError, command: str | None) -> str | None:
+    """How to go on after `error` with what was read; None where there is nothing to go on with."""
     # After a limit was reached the partial answer is the run's last word: resuming prints it again.
     wanted = not isinstance(error, BudgetExceeded | ConfigError | DocumentError)
-    if command and wanted and command not in str(error):
-        error.hint = " ".join(filter(None, [error.hint, f"What was read is kept; go on with: {command}"]))
+    if command is None or not wanted or command in str(error):
+        return None
+    return f"What was read is kept; go on with: {command}"

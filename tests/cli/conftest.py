@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Self
 
@@ -17,7 +18,7 @@ from coa.agents.statements import Statement
 from coa.cli.invocation import Invocation
 from coa.cli.main import run
 from coa.config import Settings
-from coa.errors import RunDrained
+from coa.errors import CoaError, RunDrained
 from coa.events import AnswerStarted, AnswerToken, ChunkRead, ChunkStarted, Event, RunStarted
 from coa.types import Answer, Citation, Claim, Coverage, Document, Note, SkippedChunk, Usage
 
@@ -114,6 +115,8 @@ class FakeApi:
     plan: FakePlan = field(default_factory=FakePlan)
     calls: list[tuple[str, Any]] = field(default_factory=list)
     settings: Settings | None = None
+    ends_in: list[int] = field(default_factory=list)
+    """The order in which questions asked together end, by number from 0."""
 
     StopSignal = FakeStop
 
@@ -152,6 +155,28 @@ class FakeSession:
 
     async def ask(self, document: Document, question: str) -> Answer:
         return self._outcome("ask", question)
+
+    async def ask_many(
+        self,
+        document: Document,
+        questions: Sequence[str],
+        *,
+        on_answer: Callable[[int, Answer | CoaError], None] | None = None,
+        on_event: Callable[[int, Event], None] | None = None,
+    ) -> list[Answer | CoaError]:
+        """Questions end in the order that `api.ends_in` gives, as asked where it is empty."""
+        found: dict[int, Answer | CoaError] = {}
+        asked = FakeSession(self.api, self.on_event, self.stop)
+        for number in self.api.ends_in or range(len(questions)):
+            if on_event is not None:
+                asked.on_event = partial(_numbered, on_event, number)
+            try:
+                found[number] = asked._outcome("ask", questions[number])
+            except CoaError as error:
+                found[number] = error
+            if on_answer is not None:
+                on_answer(number, found[number])
+        return [found[number] for number in range(len(questions))]
 
     async def summarize(
         self,
@@ -240,6 +265,11 @@ def cli(folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Mo
     return Cli(FakeApi(), capsys, monkeypatch, folder)
 
 
+def _numbered(tell: Callable[[int, Event], None], number: int, event: Event) -> None:
+    """Each question has a run of its own."""
+    tell(number, replace(event, run_id=f"{RUN_ID}-{number}") if isinstance(event, RunStarted) else event)
+
+
 class _SlowSession(FakeSession):
     """Reads ten chunks, each for SECONDS, and drains between two."""
 
@@ -260,6 +290,29 @@ class _SlowSession(FakeSession):
         for piece in ("The cat ", "did it."):
             self.on_event(AnswerToken(piece))
         return make_answer()
+
+    async def ask_many(
+        self,
+        document: Document,
+        questions: Sequence[str],
+        *,
+        on_answer: Callable[[int, Answer | CoaError], None] | None = None,
+        on_event: Callable[[int, Event], None] | None = None,
+    ) -> list[Answer | CoaError]:
+        assert on_answer is not None
+        assert on_event is not None
+
+        async def one(number: int) -> Answer | CoaError:
+            asked = _SlowSession(self.api, partial(_numbered, on_event, number), self.stop)
+            outcome: Answer | CoaError
+            try:
+                outcome = await asked.ask(document, questions[number])
+            except RunDrained as error:
+                outcome = RunDrained(error.message, run_id=f"{RUN_ID}-{number}")
+            on_answer(number, outcome)
+            return outcome
+
+        return list(await asyncio.gather(*map(one, range(len(questions)))))
 
 
 class _SlowApi(FakeApi):

@@ -115,13 +115,6 @@ def test_questions_are_gathered_in_order_from_all_places(cli: Cli) -> None:
     assert [line["schema_version"] for line in lines] == [1, 1, 1, 1]
 
 
-def test_several_questions_make_a_json_list_and_titled_text(cli: Cli) -> None:
-    assert len(json.loads(cli("ask", "book.txt", "A?", "-q", "B?", "--json").out)) == 2
-    text = cli("ask", "book.txt", "A?", "-q", "B?").out
-    assert text.startswith("A?\n\nThe cat did it.\n")
-    assert "\nB?\n\nThe cat did it.\n" in text
-
-
 def test_a_dash_reads_the_document_from_standard_input(cli: Cli) -> None:
     cli.api.events = [STARTED]
     assert cli("ask", "-", "q", stdin=b"Ein Hund.\n").code == 0
@@ -183,15 +176,6 @@ def test_a_failed_run_says_how_to_go_on(cli: Cli, error: Exception, code: int) -
     assert result.err == f"error: {message} What was read is kept; go on with: coa resume {RUN_ID}\n"
 
 
-def test_answers_before_a_failure_are_not_lost(cli: Cli) -> None:
-    cli.api.outcomes = [cli.answer(), ModelUnavailable("no server.")]
-    result = cli("ask", "book.txt", "A?", "-q", "B?", "-q", "C?", "--json", "-o", "out.json")
-    assert result.code == 7
-    assert [a["answer"] for a in json.loads((cli.folder / "out.json").read_text())] == ["The cat did it."]
-    assert [question for _, question in cli.api.calls] == ["A?", "B?"]
-    assert "coa resume" not in result.err.splitlines()[-1]
-
-
 def test_a_drained_run_exits_75_with_the_resume_command(cli: Cli) -> None:
     cli.api.events = [STARTED]
     cli.api.outcomes = [RunDrained("stopped", run_id=RUN_ID)]
@@ -207,14 +191,6 @@ def test_each_warning_is_told_once(cli: Cli) -> None:
     assert result.err.count("warning: small model\n") == 1
     assert result.err.count("warning: cut off\n") == 1
     assert cli("ask", "book.txt", "q", "--quiet").err == ""
-
-
-def test_a_warning_about_the_model_is_told_once_for_all_questions(cli: Cli) -> None:
-    cli.api.events = [STARTED, WarningRaised("small model")]
-    cli.api.outcomes = [cli.answer(warnings=("small model", "cut off")) for _ in range(2)]
-    err = cli("ask", "book.txt", "A?", "-q", "B?").err
-    assert err.count("warning: small model\n") == 1
-    assert err.count("warning: cut off\n") == 2
 
 
 def test_control_characters_do_not_reach_the_terminal(cli: Cli) -> None:

@@ -21,7 +21,7 @@ RESUME = "coa resume 20260101-000000-abcd"
 class Reader:
     """A `coa ask` under way."""
 
-    def __init__(self, folder: Path, **env: str) -> None:
+    def __init__(self, folder: Path, *more: str, **env: str) -> None:
         (folder / "book.txt").write_text("The cat sat on the mat.\n", encoding="utf-8")
         # In a job in the background SIGINT is ignored, and that is inherited.
         command = [
@@ -32,6 +32,7 @@ class Reader:
             "ask",
             "book.txt",
             "Who?",
+            *more,
         ]
         self.process = subprocess.Popen(
             command,
@@ -66,8 +67,8 @@ def readers(tmp_path: Path) -> Iterator[list[Reader]]:
         reader.process.communicate()
 
 
-def start(readers: list[Reader], folder: Path, **env: str) -> Reader:
-    readers.append(Reader(folder, **env))
+def start(readers: list[Reader], folder: Path, *more: str, **env: str) -> Reader:
+    readers.append(Reader(folder, *more, **env))
     return readers[-1]
 
 
@@ -82,6 +83,16 @@ def test_the_first_signal_drains(readers: list[Reader], tmp_path: Path, number: 
     assert "stopped: 2 of 10 chunks are read and kept" in err
     assert f"go on with: {RESUME}" in err
     assert "chunk 2" not in err
+
+
+def test_a_signal_drains_all_questions_that_are_read_together(readers: list[Reader], tmp_path: Path) -> None:
+    reader = start(readers, tmp_path, "-q", "What?", SECONDS="0.3")
+    reader.wait_for("chunk 0")
+    reader.process.send_signal(signal.SIGTERM)
+    ended, out, err = reader.end()
+    assert (ended, out) == (75, "")
+    for number in (0, 1):
+        assert f"question {number + 1}: stopped, 1 of 10 chunks are read and kept; go on with: {RESUME}-{number}" in err
 
 
 def test_a_second_ctrl_c_ends_at_once(readers: list[Reader], tmp_path: Path) -> None:
