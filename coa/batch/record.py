@@ -13,8 +13,9 @@ and the results stand in the folder that the user named, whose `batch.json` name
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,6 +25,7 @@ from coa.batch.asking import fingerprint
 from coa.batch.ledger import SpendingLimits
 from coa.config import Settings
 from coa.errors import ConfigError, RunNotFound
+from coa.llm.gateway import models_named
 from coa.run_files import read_json, storage_errors, write_atomically
 from coa.runs import RunStore, now
 from coa.secrets import with_secrets, without_secrets
@@ -133,6 +135,26 @@ class BatchStore:
         """The runs of its items."""
         return RunStore(self.path(batch_id))
 
+    @contextlib.contextmanager
+    def locked(self, batch_id: str) -> Iterator[None]:
+        """A context in which no other process of this machine works on the batch; the lock ends with its process.
+
+        Raises: ConfigError when one does, StorageError.
+        """
+        path = self.path(batch_id) / "lock"
+        with storage_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            file = path.open("a")
+        with file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                raise ConfigError(
+                    f"the batch {batch_id} is being worked on by another process.",
+                    hint=f"`coa batch status {batch_id}` shows how far it is.",
+                ) from error
+            yield
+
     def new_id(self) -> str:
         """A new id, its folder made; ids sort by time. Raises: StorageError."""
         while True:
@@ -164,7 +186,7 @@ class BatchStore:
             inputs=inputs,
             payloads=payloads,
             out=str(out),
-            settings=without_secrets(settings),
+            settings=without_secrets(settings.model_copy(update={"model": models_named(settings)[0]})),
             config=name,
             configs={name: {}},
             options=options,

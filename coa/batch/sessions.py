@@ -8,8 +8,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import NamedTuple, TypeVar
 
-from coa.api import OnEvent, Session, StopSignal
-from coa.batch.asking import question_of, strategy_of, task_of
+from coa.api import OnEvent, Plan, Session, StopSignal
+from coa.batch.asking import question_of, strategy_of
 from coa.batch.ledger import LeasedItem, Spending, SpendingLimits
 from coa.batch.record import BatchRecord
 from coa.config import Settings
@@ -71,18 +71,26 @@ class Sessions:
             max_cost_usd=share.max_cost_usd,
         )
 
-    async def share(self, item: LeasedItem, document: Document, given: SpendingLimits) -> Share:
-        """What reading the document for the item is expected to take, held to `given`. Raises: as `Session.plan`."""
+    async def forecast(self, item: LeasedItem, document: Document) -> Plan:
+        """What reading the document for the item takes at most.
+
+        Raises: as `session` and `Session.plan`; ConfigError also where dollars are limited and the price is unknown.
+        """
         session = await self.session(item.config)
         asked: Mapping[str, object] = json.loads(item.payload)
-        view = session.view(strategy=strategy_of(item.payload, session.settings))
+        dollars = self.record.options.limits.max_cost_usd
+        view = session.view(strategy=strategy_of(item.payload, session.settings), max_cost_usd=dollars)
         words = asked.get("words")
-        plan = await view.plan(
+        return await view.plan(
             document,
-            question_of(item.payload) if task_of(item.payload) != "summarize" else None,
+            question_of(item.payload),
             per=str(asked.get("per", "book")),
             words=words if isinstance(words, int) else None,
         )
+
+    async def share(self, item: LeasedItem, document: Document, given: SpendingLimits) -> Share:
+        """What the item is to be given of the batch's budget, `given` at most. Raises: as `forecast`."""
+        plan = await self.forecast(item, document)
         calls = int(plan.calls * _MARGIN_RATIO) + _MORE_CALLS
         prompt, completion = (int(n * _MARGIN_RATIO) for n in (plan.prompt_tokens, plan.completion_tokens_max))
         cost = None if plan.cost_usd is None else plan.cost_usd * _MARGIN_RATIO

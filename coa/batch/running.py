@@ -1,0 +1,209 @@
+"""A batch from its inputs to its summary, in one process."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from coa.api import StopSignal
+from coa.batch.driving import Driven, OnWork, Patience, drive, owner_name
+from coa.batch.estimating import Expected, Sample, expected_of
+from coa.batch.ledger import Entry, Known, Ledger
+from coa.batch.opening import is_shared, open_ledger
+from coa.batch.processing import Desk
+from coa.batch.record import BatchRecord, BatchStore
+from coa.batch.results import ResultFolder
+from coa.batch.sources import entry_of, sources_of
+from coa.batch.summary import summary_of
+from coa.config import Settings
+from coa.errors import CoaError, ConfigError
+
+__all__ = ["BatchEnd", "Listener", "run_batch", "scan"]
+
+Confirm = Callable[[Expected], Awaitable[bool]]
+"""Whether what is expected may be spent."""
+
+_PAGE = 128
+
+
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """Who is told how the batch goes on; called on the event loop's thread."""
+
+    on_stage: Callable[[str], None] = lambda _: None
+    on_scanned: Callable[[int, int], None] = lambda documents, items: None
+    """Documents looked at so far, and new items among them."""
+    on_ledger: Callable[[Ledger], None] = lambda _: None
+    """The ledger is open: its status may be asked for."""
+    on_expected: Callable[[Expected], None] = lambda _: None
+    on_work: OnWork = lambda lease, worked: None
+
+
+@dataclass(frozen=True, slots=True)
+class BatchEnd:
+    """How it came out."""
+
+    summary: Mapping[str, Any]
+    ending: str
+    """As in `Driven`; "stopped" also where what was expected was too much."""
+    error: CoaError | None = None
+
+    @property
+    def exit_code(self) -> int:
+        """0 for all done, 3 with failed or partial items, 6 for the budget, 75 for what is to be gone on with."""
+        if self.error is not None:
+            return self.error.exit_code
+        if self.ending in {"stopped", "cancelled"} and self.summary["state"] != "done":
+            return 75
+        if self.ending == "budget" or "budget" in self.summary["causes"]:
+            return 6
+        return 0 if self.summary["state"] == "done" else 3
+
+
+async def run_batch(
+    record: BatchRecord,
+    present: Settings,
+    *,
+    stop: StopSignal | None = None,
+    listener: Listener | None = None,
+    confirm: Confirm | None = None,
+    new_documents: bool = True,
+    only_changed: bool = False,
+    estimate: bool = True,
+    patience: Patience | None = None,
+) -> BatchEnd:
+    """How the batch came out: its documents are added to the ledger (`new_documents`), what they take is estimated
+    and confirmed, and all open items are worked on. To be called again after any interruption.
+
+    Raises: ConfigError where another process works on the batch, and what opening the models or the inputs raises.
+    """
+    listener, stop = listener or Listener(), stop or StopSignal()
+    started = time.monotonic()
+    store = BatchStore(present.home)
+    runs = store.runs(record.batch_id)
+    async with _ledger_of(record, present, store) as ledger:
+        listener.on_ledger(ledger)
+        await ledger.set_limits(record.options.limits)
+        await ledger.set_control("run")
+        sample = Sample()
+        if new_documents:
+            listener.on_stage("looking at the documents")
+            await scan(record, ledger, sample=sample, stop=stop, listener=listener, only_changed=only_changed)
+        results = ResultFolder(Path(record.out))
+        async with Desk(record, present, ledger, results, runs) as desk:
+            await desk.report()
+            expected: Expected | None = None
+            driven = Driven("stopped")
+            if not stop.requested and (await ledger.status()).open:
+                if estimate or confirm is not None:
+                    listener.on_stage("estimating")
+                    expected = await expected_of(desk, ledger, sample)
+                    listener.on_expected(expected)
+                if confirm is None or expected is None or await confirm(expected):
+                    driven = await _driven(desk, ledger, record, stop=stop, listener=listener, patience=patience)
+            elif not stop.requested:
+                driven = Driven("finished")
+            await desk.report()
+        seconds = time.monotonic() - started
+        summary = await summary_of(record, ledger, seconds=seconds, ending=driven.ending, expected=expected)
+        await asyncio.to_thread(results.write_summary, summary)
+        return BatchEnd(summary, driven.ending, driven.error)
+
+
+async def scan(
+    record: BatchRecord,
+    ledger: Ledger,
+    *,
+    sample: Sample | None = None,
+    stop: StopSignal | None = None,
+    listener: Listener | None = None,
+    only_changed: bool = False,
+) -> int:
+    """The number of new items: all documents of the record's inputs are in the ledger now, added page by page.
+
+    With `only_changed` files whose size and time are as they were when they were added are not opened. Raises: as
+    `sources_of`, ConfigError where the inputs name nothing at all.
+    """
+    loop = asyncio.get_running_loop()
+
+    def known(source: str) -> Known | None:
+        return asyncio.run_coroutine_threadsafe(ledger.known(source), loop).result()
+
+    pages = _pages(record, known if only_changed else None)
+    n_documents = n_items = 0
+    while True:
+        page = await asyncio.to_thread(next, pages, None)
+        if page is None or (stop is not None and stop.requested):
+            break
+        n_documents += page.n_seen
+        if sample is not None:
+            for entry in page.entries:
+                sample.add(entry)
+        n_items += await ledger.add(page.entries)
+        if listener is not None:
+            listener.on_scanned(n_documents, n_items)
+    if not n_documents and not (stop is not None and stop.requested):
+        raise ConfigError(f"{', '.join(record.inputs)}: no documents found.", hint="Hidden files are left out.")
+    return n_items
+
+
+@dataclass(frozen=True, slots=True)
+class _Page:
+    n_seen: int
+    entries: list[Entry]
+
+
+def _pages(record: BatchRecord, known: Callable[[str], Known | None] | None) -> Iterator[_Page]:
+    entries: list[Entry] = []
+    n_seen = 0
+    for given in record.inputs:
+        for source in sources_of(given, skip=Path(record.out), manifest=record.manifest):
+            n_seen += 1
+            entry = entry_of(source, record.payloads, record.config, known=known)
+            if entry is not None:
+                entries.append(entry)
+            if n_seen == _PAGE:
+                yield _Page(n_seen, entries)
+                entries, n_seen = [], 0
+    yield _Page(n_seen, entries)
+
+
+async def _driven(
+    desk: Desk,
+    ledger: Ledger,
+    record: BatchRecord,
+    *,
+    stop: StopSignal,
+    listener: Listener,
+    patience: Patience | None,
+) -> Driven:
+    listener.on_stage("opening the model")
+    await desk.sessions.session(record.config)
+    listener.on_stage("")
+    return await drive(
+        desk,
+        ledger,
+        owner=owner_name(),
+        jobs=record.options.jobs,
+        stop=stop,
+        on_work=listener.on_work,
+        patience=patience,
+    )
+
+
+@contextlib.asynccontextmanager
+async def _ledger_of(record: BatchRecord, present: Settings, store: BatchStore) -> AsyncIterator[Ledger]:
+    """The ledger, for this process alone where it is a file: then the leases in it are those of the dead."""
+    async with contextlib.AsyncExitStack() as stack:
+        if not is_shared(record):
+            stack.enter_context(store.locked(record.batch_id))
+        ledger = await open_ledger(record, present, store)
+        stack.push_async_callback(ledger.close)
+        if not is_shared(record):
+            await ledger.expire(everyone=True)
+        yield ledger
