@@ -266,9 +266,9 @@ class Ledger(Protocol):
         """
         ...
 
-    async def expire(self, *, everyone: bool = False) -> int:
-        """The number of documents whose leases ran out and are taken back; `everyone`: all leases, whoever holds
-        them, for a caller who knows that nobody is alive."""
+    async def expire(self, *, everyone: bool = False, owner: str | None = None) -> int:
+        """The number of documents whose leases ran out and are taken back. For a caller who knows who is dead:
+        instead of those all leases of that `owner`, or of `everyone`."""
         ...
 
     async def status(self) -> LedgerStatus:

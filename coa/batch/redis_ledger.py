@@ -146,8 +146,10 @@ class RedisLedger:
         """See `Ledger`."""
         await self._run("release", *_of(lease), cause or "", kind or "", wait_s, int(cause is not None))
 
-    async def expire(self, *, everyone: bool = False) -> int:
+    async def expire(self, *, everyone: bool = False, owner: str | None = None) -> int:
         """See `Ledger`."""
+        if owner is not None:
+            return int(await self._run("expire_owner", owner))
         n_all = 0
         while True:
             n = int(await self._run("expire", _LEASES_AT_ONCE, int(everyone)))

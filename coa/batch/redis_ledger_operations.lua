@@ -140,6 +140,16 @@ function operations.expire()
   return expire(number(), number() == 1)
 end
 
+function operations.expire_owner()
+  local owner, mine = given(), {}
+  for _, seq in ipairs(call('ZRANGE', leased, 0, -1)) do
+    if held(seq)[OWNER] == owner then mine[#mine + 1] = tonumber(seq) end
+  end
+  table.sort(mine)
+  for _, seq in ipairs(mine) do take_back(seq) end
+  return #mine
+end
+
 function operations.status()
   local slow = call('ZREVRANGE', slowest, 0, -1, 'WITHSCORES')
   for i = 1, #slow, 2 do slow[i] = unpacked(slow[i]) end

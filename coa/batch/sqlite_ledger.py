@@ -115,9 +115,11 @@ class SQLiteLedger:
 
         await self._writing(work)
 
-    async def expire(self, *, everyone: bool = False) -> int:
+    async def expire(self, *, everyone: bool = False, owner: str | None = None) -> int:
         """See `Ledger`."""
-        return await self._writing(lambda db: expire_leases(db, float("inf") if everyone else self._clock()))
+        return await self._writing(
+            lambda db: expire_leases(db, float("inf") if everyone else self._clock(), owner=owner)
+        )
 
     async def status(self) -> LedgerStatus:
         """See `Ledger`."""

@@ -234,9 +234,11 @@ def _keep_slowest(db: sqlite3.Connection, outcome: Outcome, source: str) -> None
     db.execute("DELETE FROM slow WHERE key NOT IN (SELECT key FROM slow ORDER BY seconds DESC LIMIT ?)", (N_SLOWEST,))
 
 
-def expire_leases(db: sqlite3.Connection, now: float) -> int:
+def expire_leases(db: sqlite3.Connection, now: float, *, owner: str | None = None) -> int:
     found = db.execute(
-        "SELECT id, progress, lost FROM documents WHERE state = 2 AND until <= ? ORDER BY id", (now,)
+        f"SELECT id, progress, lost FROM documents WHERE state = 2 AND {'until <=' if owner is None else 'owner ='} ?"  # noqa: S608
+        " ORDER BY id",
+        (now if owner is None else owner,),
     ).fetchall()
     for document, progress, lost_before in found:
         _set_reserved(db, document, Spending())

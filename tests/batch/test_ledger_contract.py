@@ -231,6 +231,15 @@ async def test_leases_of_the_dead_are_taken_back_at_once_by_who_knows(ledger: Le
     assert (await ledger.status()).counts["pending"] == 2
 
 
+async def test_leases_of_one_who_is_dead_are_taken_back_and_the_others_stay(ledger: Ledger) -> None:
+    await ledger.add([entry(name) for name in "abc"])
+    dead, alive, too = await leased(ledger, "dead"), await leased(ledger, "alive"), await leased(ledger, "dead")
+    assert await ledger.expire(owner="dead") == 2
+    assert [await ledger.heartbeat(lease, seconds=LEASE_S) for lease in (dead, alive, too)] == [False, True, False]
+    assert dict((await ledger.status()).owners) == {"alive": 1}
+    assert await ledger.expire(owner="nobody") == 0
+
+
 async def test_a_document_lost_with_progress_is_next_and_one_without_comes_last(ledger: Ledger) -> None:
     await ledger.add([entry("a"), entry("b"), entry("c")])
     await leased(ledger)

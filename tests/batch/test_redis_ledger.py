@@ -333,8 +333,8 @@ async def _something(both: _Both, rng: random.Random, leases: list[Lease], now: 
             wanted = Spending(calls=rng.randint(1, 6), prompt_tokens=rng.randint(0, 500))
             await both.told(lambda ledger: ledger.reserve(lease, wanted))
         case 9:
-            everyone = rng.random() < 0.3
-            await both.told(lambda ledger: ledger.expire(everyone=everyone))
+            everyone, owner = rng.random() < 0.2, rng.choice([None, None, "w1"])
+            await both.told(lambda ledger: ledger.expire(everyone=everyone, owner=owner))
         case 10:
             kinds = rng.choice([None, {"Bad"}, {"lost", "skipped"}])
             fresh, config = rng.random() < 0.5, rng.choice([None, "c2"])
