@@ -268,10 +268,12 @@ class Booking:
         except CacheError as error:
             _log.warning("a state could not be saved: %s", error)
             n = 0
+        if n != key.n_tokens:  # a file cut off by a full disk must not be taken in: restoring one ends the engine
+            await store.discard(key, "it could not be saved")
+            self._cause = "its state could not be saved"
+            return
         labels = call_labels()
-        origin = StateOrigin(model=engine.group, document=labels.get("document", ""))
-        if n != key.n_tokens or await store.commit(key, file, origin) is None:
-            self._cause = "its state could not be saved" if n != key.n_tokens else self._cause
+        await store.commit(key, file, StateOrigin(model=engine.group, document=labels.get("document", "")))
 
     def _saving(self, engine: ServedEngine) -> bool:
         return engine.adapter.saves and engine.id in self.cache.stores
