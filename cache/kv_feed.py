@@ -6,8 +6,9 @@ An engine publishes batches numbered from 0 of its process, and keeps the last o
     DEALER  to its replay endpoint: "", first number wanted; back come "", [topic,] number, batch, … and -1 at the end
 
 A gap in the numbers is asked for again; what the engine has not kept any more is forgotten here too, since a removal
-may have been among it. A number that goes back with a later time is another process. One that was restarted while
-nobody listened could go on where the old one had stopped, so after each silence the epoch is looked at as well.
+may have been among it. A number that goes back with a later time is another process, and so is one whose batch of the
+last known number has another time. One that was restarted while nobody listened could go on just where the old one had
+stopped, so after each silence the epoch is looked at as well.
 
 Who binds: an engine binds where its endpoint has a "*" or "::", or is ipc://, and connects elsewhere. Two that connect
 to each other hear nothing and say nothing, so the same rule counts here: an address with a "*" is bound.
@@ -316,14 +317,18 @@ class KvFeed:
             if self._next is not None and number < self._next:
                 continue
             self.blocks.apply(batch.events)
-            self._next, self._last_at = number + 1, max(self._last_at, batch.at)
+            self._next, self._last_at = number + 1, batch.at
             self.n_batches += 1
 
     async def _fill(self, expected: int, number: int) -> None:
         """Takes in what was missed before `number`; where that is lost, all that the engine has kept."""
         self.n_gaps += 1
-        missed = await self._replayed(expected)
-        if not missed or missed[0][0] != expected:
+        # The last one that was taken in comes along: another process has another one of that number.
+        missed = await self._replayed(max(0, expected - 1))
+        if missed and missed[0][0] == expected - 1 and missed[0][1].at != self._last_at:
+            await self._restart()
+            return
+        if not missed or missed[0][0] > expected:
             _log.warning("%s lost KV events %d to %d: its index begins anew.", self._name, expected, number - 1)
             self.blocks.clear()
             self._next = None
