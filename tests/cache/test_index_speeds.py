@@ -1,0 +1,96 @@
+"""Learned speeds: what engines report, weighed; what is remembered over processes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import pytest
+
+from coa.cache.index import Replica
+from coa.cache.redis_index import RedisIndex
+from coa.cache.speeds import Speeds
+from coa.llm.prefixes import Measured
+
+REPLICA = Replica("a", "1", "owned", 2, 1000.0, 50.0, 1.0)
+OTHER = replace(REPLICA, id="b")
+
+
+def test_speeds_are_tokens_computed_by_time() -> None:
+    speeds = Speeds()
+    speeds.observe(REPLICA, Measured(1000, 600, 20, prompt_s=2.0, completion_s=0.5), predicted=0)
+    seen = speeds.view(REPLICA)
+    assert (seen.prefill_tps, seen.decode_tps) == (200.0, 40.0)
+
+
+def test_a_replica_that_was_not_measured_is_like_the_others() -> None:
+    speeds = Speeds()
+    assert speeds.view(OTHER).prefill_tps == 1000.0, "its own figure where nothing is known of any"
+    speeds.observe(REPLICA, Measured(400, 0, 20, prompt_s=2.0, completion_s=0.5), predicted=0)
+    assert (speeds.view(OTHER).prefill_tps, speeds.view(OTHER).decode_tps) == (200.0, 40.0)
+
+
+def test_long_calls_weigh_more_and_old_ones_fade() -> None:
+    speeds = Speeds()
+    speeds.observe(REPLICA, Measured(1000, 0, 0, prompt_s=10.0), predicted=0)
+    speeds.observe(REPLICA, Measured(20, 0, 0, prompt_s=1.0), predicted=0)
+    assert 80.0 < speeds.view(REPLICA).prefill_tps < 100.0, "a short call's time is mostly its overhead"
+    for _ in range(30):
+        speeds.observe(REPLICA, Measured(1000, 0, 0, prompt_s=2.0), predicted=0)
+    assert speeds.view(REPLICA).prefill_tps == pytest.approx(500.0, rel=0.02)
+
+
+@pytest.mark.parametrize("measured", [Measured(1000, 1000, 0), Measured(1000, 990, 0, prompt_s=0.5, completion_s=0.0)])
+def test_a_report_without_times_or_computed_tokens_teaches_nothing(measured: Measured) -> None:
+    speeds = Speeds()
+    speeds.observe(REPLICA, measured, predicted=0)
+    assert (speeds.view(REPLICA).prefill_tps, speeds.view(REPLICA).decode_tps) == (1000.0, 50.0)
+
+
+def test_confidence_follows_what_became_of_predictions() -> None:
+    speeds = Speeds()
+    assert speeds.view(REPLICA).confidence == 0.9
+    assert speeds.view(replace(REPLICA, kind="approx")).confidence < speeds.view(REPLICA).confidence
+    speeds.observe(REPLICA, Measured(1000, 500, 5), predicted=0)
+    assert speeds.view(REPLICA).confidence == 0.9, "nothing was predicted"
+    for _ in range(20):
+        speeds.observe(REPLICA, Measured(1000, 0, 5), predicted=900)
+    assert speeds.view(REPLICA).confidence < 0.05
+    for _ in range(20):
+        speeds.observe(REPLICA, Measured(2000, 1900, 5), predicted=900)
+    assert 0.95 < speeds.view(REPLICA).confidence <= 1.0
+
+
+async def test_what_was_learned_outlives_the_process() -> None:
+    facts, before, after = RedisIndex(None), Speeds(), Speeds()
+    before.observe(REPLICA, Measured(1000, 600, 20, prompt_s=2.0, completion_s=0.5), predicted=1000)
+    await before.save(facts, "a")
+    await before.save(facts, "unknown")
+    for name in ("a", "unknown"):
+        await after.load(facts, name)
+    assert after.view(REPLICA) == before.view(REPLICA)
+    after.observe(OTHER, Measured(900, 0, 0, prompt_s=1.0), predicted=0)
+    assert after.view(OTHER).prefill_tps == 900.0
+    await facts.close()
+
+
+class Memory:
+    """Facts as somebody else has left them."""
+
+    def __init__(self, told: dict[str, str]) -> None:
+        self.told = told
+
+    async def recall(self, replica: str) -> dict[str, str]:
+        return self.told
+
+    async def remember(self, replica: str, facts: Mapping[str, str]) -> None:
+        raise AssertionError("nothing is to be kept")
+
+
+@pytest.mark.parametrize("text", ["", "fast", "nan", "-3", "inf", "1e300"])
+async def test_figures_that_make_no_sense_count_as_nothing(text: str) -> None:
+    speeds = Speeds()
+    told = ("prompt_tokens", "prompt_s", "reply_tokens", "reply_s", "confidence", "more")
+    await speeds.load(Memory(dict.fromkeys(told, text)), "a")
+    seen = speeds.view(REPLICA)
+    assert (seen.prefill_tps, seen.decode_tps, seen.confidence) == (1000.0, 50.0, 0.9)
