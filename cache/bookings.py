@@ -192,9 +192,11 @@ class Booking:
             return
         if self._predicted > measured.cached_tokens and not self._cause:
             self._cause = "the engine did not have it any more"
-        if self._wanted is not None and not self._saving(engine):
+        # An engine that tells what it holds is right, also where a prefix that is being computed was counted as a hit.
+        told = engine.adapter.kind == "events"
+        if self._wanted is not None and not self._saving(engine) and not told:
             await index.scored(self._wanted, replica, predicted=self._predicted, actual=measured.cached_tokens)
-        if engine.adapter.kind != "events":
+        if not told:
             await index.held(replica, prefix.hashes)
         self._count(engine, measured)
 
