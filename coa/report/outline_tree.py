@@ -24,4 +24,6 @@ def _branch(node: OutlineNode, *, opened: bool = False) -> str:
     if not node.nodes:
         return f"<li>{link}</li>\n"
     inner = "".join(_branch(below) for below in node.nodes)
-    return f"<li><details{' open' if opened else ''}><summary>{link}</summary><ul>\n{inner}</ul></details></li>\n"
+    # The link stands beside the fold, not in it: one thing to press has no other in it.
+    fold = f"<details{' open' if opened else ''}><summary>{len(node.nodes)} below</summary><ul>\n{inner}</ul></details>"
+    return f"<li>{link} {fold}</li>\n"
