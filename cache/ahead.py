@@ -11,10 +11,11 @@ import asyncio
 import logging
 import time
 from collections import OrderedDict, deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextvars import Context, copy_context
 from dataclasses import dataclass, field
 from hashlib import blake2b
+from itertools import islice
 from typing import NamedTuple, Protocol
 
 from coa.cache.ahead_worth import AheadWorth
@@ -131,10 +132,10 @@ class PrefillAhead:
         """So far, over all groups."""
         return AheadCounts(**self._counts)
 
-    def upcoming(self, group: str, prompts: Sequence[Prompt]) -> None:
+    def upcoming(self, group: str, prompts: Iterable[Prompt]) -> None:
         """A chunk's reading begins, and these (their tails do not matter) follow on the same path, in order."""
         state = self._group(group)
-        for prompt in reversed(prompts[: self._most]):
+        for prompt in reversed(list(islice(prompts, self._most))):
             key = _key(group, prompt)
             if key in state.running or key in state.done or any(call.key == key for call in state.calls.values()):
                 continue

@@ -14,7 +14,7 @@ import contextlib
 import logging
 import secrets
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol
 
 from coa.cache.index import Choice, Replica, Wanted
@@ -122,6 +122,7 @@ class Booking:
         engine = self._engine
         if engine is None or engine.id != deployment:
             return Prepared({})
+        self.cache.ahead.began(self.id, self.group, self.prompt)
         if not engine.slotted:
             with self._forgiven("looking at a prefix"):
                 self._prefix = await engine.prefix_of(self.prompt)
@@ -173,6 +174,9 @@ class Booking:
             return
         self._done = True
         engine = self._engine
+        own = self._prefilled - self._charged  # computed for this call, though the engine reports it as cached
+        told = measured and replace(measured, cached_tokens=max(0, measured.cached_tokens - own))
+        self.cache.ahead.ended(self.id, self.group, told)
         try:
             with self._forgiven("booking a call"):
                 if engine is not None and measured is not None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from typing import Protocol
 
+from coa.cache.ahead import PrefillAhead
 from coa.cache.bookings import Booking, SingleFlight
 from coa.cache.index import PrefixIndex, Replica
 from coa.cache.kv_feed import IndexSink, KvFeed, TellsEvents
@@ -59,8 +60,9 @@ class KvCache:
         flight: SingleFlight,
         learned: Learning,
         stats: KvStats,
+        most_ahead: int = 2,
     ) -> None:
-        """`stores` by deployment id, for engines whose folder this process sees."""
+        """`stores` by deployment id, for engines whose folder this process sees; `most_ahead` as in `PrefillAhead`."""
         self.engines = {engine.id: engine for engine in engines}
         self.index = index
         self.stores = stores
@@ -71,6 +73,7 @@ class KvCache:
         self._feeds: list[KvFeed] = []
         for engine in engines:
             engine.on_ready = self._opened
+        self.ahead = PrefillAhead(self, most=most_ahead)
         self._ahead: dict[StateKey, int] = {}
         self._active: dict[str, Booking] = {}
         self._background: set[asyncio.Task[None]] = set()
@@ -79,6 +82,11 @@ class KvCache:
     def reserve(self, group: str, prompt: Prompt, decoding: Decoding) -> Booking | None:
         """See `PrefixCache.reserve`."""
         return Booking(self, group, prompt, decoding) if group in self._groups else None
+
+    def upcoming(self, group: str, prompts: Iterable[Prompt]) -> None:
+        """See `PrefixCache.upcoming`."""
+        if group in self._groups:
+            self.ahead.upcoming(group, prompts)
 
     def has_room(self, group: str) -> bool:
         """Whether a replica of the group has a slot that no call of this process uses or waits for."""
@@ -131,6 +139,7 @@ class KvCache:
 
     async def close(self) -> None:
         """See `PrefixCache.close`."""
+        await self.ahead.close()
         tasks = [*self._background, *([self._renewing] if self._renewing is not None else [])]
         for task in tasks:
             task.cancel()

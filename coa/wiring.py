@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from coa.config import Settings
 from coa.limits import Limits, ReadingProfile
 from coa.llm.budget import Budget
-from coa.llm.call_labels import labelled
+from coa.llm.call_labels import labelled, labels
 from coa.llm.gateway import Gateway, models_named
 from coa.planning import Plan, budget_for, estimate, limits_for, options_of, plan_run, seconds_per_token, shown_at_once
+from coa.reading import reading_prompt
 from coa.roles import DEFAULT_WORDS, MODEL_OF_AGENT, RoleInputs, Roles, roles_for
 from coa.run_notes import DiskNotes
 from coa.runs import Forecasted, RunPlan, RunRecord, RunStore, Task, now
 from coa.secrets import without_secrets
-from coa.types import Document
+from coa.types import Chunk, Document
 
 if TYPE_CHECKING:  # langgraph takes seconds to import
     from coa.graphs import ReadContext
@@ -231,6 +233,7 @@ def context_for(
     """The runtime context of a run's graph."""
     from coa.graphs import ReadContext
 
+    options = options_of(settings, profile_of(gateway, settings))
     return ReadContext(
         parts=plan.parts,
         worker=roles.worker,
@@ -238,9 +241,23 @@ def context_for(
         notes=notes,
         document=document,
         agents=roles.agents,
-        options=options_of(settings, profile_of(gateway, settings)),
+        options=options,
         budget=budget,
         spent=notes.spent,
         on_worker_failure=settings.on_worker_failure,
         manager_demand=roles.manager_demand,
+        upcoming=None if options.quotes else _telling(gateway, document),  # quotes are picked sentence by sentence
     )
+
+
+def _telling(gateway: Gateway, document: Document) -> Callable[[Sequence[Chunk]], None] | None:
+    """Tells the prefix cache which chunks are read next; None without one."""
+    cache, group = gateway.prefix_cache, gateway.role("worker").group.name
+    if cache is None:
+        return None
+
+    def tell(following: Sequence[Chunk]) -> None:
+        with labels(document=document.sha256):
+            cache.upcoming(group, (reading_prompt(chunk, "A") for chunk in following))
+
+    return tell

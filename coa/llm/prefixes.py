@@ -6,7 +6,7 @@ cache does wrong costs time and never an answer, so nothing here raises for a ca
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -69,6 +69,11 @@ class PrefixCache(Protocol):
     async def prefill(self, group: str, prompt: Prompt, *, ahead: bool = True) -> int | None:
         """Has the reading prefix of `prompt` computed where it will be read, and kept; the tokens that it took, None
         where it could not be done. `ahead` books them on the next call that uses them, rather than on nobody."""
+        ...
+
+    def upcoming(self, group: str, prompts: Iterable[Prompt]) -> None:
+        """The reading of a chunk begins, and the same path reads these after it, in order; their tails do not matter.
+        Does not wait."""
         ...
 
     def has_room(self, group: str) -> bool:
