@@ -27,7 +27,7 @@ _log = logging.getLogger(__name__)
 
 _FOLD_BYTES = 64_000
 _FLUSH_S = 2.0
-_LOCK_S = 0.5
+_LOCK_S = 2.0
 _MOST_NAMES = 500
 """Documents, replicas or reasons that are kept apart; of more, those counted longest ago are in the total alone."""
 

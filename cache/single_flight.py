@@ -13,7 +13,7 @@ import logging
 import os
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
 
 from coa.cache.breaker import Breaker
@@ -117,21 +117,23 @@ class RedisFlight:
         self._patience_s = patience_s
         self._budget_s = budget_s
         self._breaker = Breaker()
+        self._asking: set[asyncio.Future[object]] = set()
 
     @contextlib.asynccontextmanager
     async def alone(self, key: StateKey) -> AsyncIterator[bool]:
         """See `FileFlight`."""
         name, token = f"{_PREFIX}{key.name}", secrets.token_hex(8)
-        first: bool | None = True
+        first = True
         deadline, pause = time.monotonic() + self._patience_s, _FIRST_WAIT_S
-        renewing: asyncio.Task[None] | None = None
+        work: list[asyncio.Task[object]] = []
         try:
             while True:
-                taken = await self._ask(_TAKE, name, token)
+                work = [asyncio.create_task(self._ask(_TAKE, name, token))]
+                taken = await asyncio.shield(work[0])
                 if taken is None:
                     break
                 if taken:
-                    renewing = asyncio.create_task(self._renew(name, token))
+                    work.append(asyncio.create_task(self._renew(name, token)))
                     break
                 first = False
                 if time.monotonic() > deadline:
@@ -141,13 +143,11 @@ class RedisFlight:
                 pause = min(2 * pause, _LONGEST_WAIT_S)
             if taken is None and self._otherwise is not None:
                 async with self._otherwise.alone(key) as alone:
-                    yield alone and bool(first)
+                    yield alone and first
             else:
-                yield bool(first)
+                yield first
         finally:
-            if renewing is not None:
-                renewing.cancel()
-            await asyncio.shield(self._ask(_LEAVE, name, token))
+            await asyncio.shield(asyncio.create_task(self._leave(name, token, work)))
 
     async def close(self) -> None:
         """Lets go of connections."""
@@ -157,21 +157,38 @@ class RedisFlight:
         while await asyncio.sleep(self._lease_s / 3, result=True):
             await self._ask(_RENEW, name, token)
 
+    async def _leave(self, name: str, token: str, work: Sequence[asyncio.Task[object]]) -> None:
+        """After a question that is still out, which may be granted: leaving first would leave nobody's lease."""
+        for renewing in work[1:]:
+            renewing.cancel()
+        await asyncio.gather(*work, return_exceptions=True)
+        await self._ask(_LEAVE, name, token)
+
     async def _ask(self, script: str, name: str, token: str) -> int | None:
         """None where Redis does not answer."""
         from redis.exceptions import RedisError
 
         if self._breaker.open and not self._breaker.probe_due():
             return None
+        # A task of its own: clients of Redis do not pass on every cancellation, and a new connection is kept.
+        asking = asyncio.ensure_future(self._redis.run(script, [name], [token, str(self._lease_s)]))
+        self._asking.add(asking)
+        asking.add_done_callback(self._asked)
+        done, _ = await asyncio.wait([asking], timeout=self._budget_s)
         try:
-            async with asyncio.timeout(self._budget_s):
-                told = await self._redis.run(script, [name], [token, str(self._lease_s)])
-        except (RedisError, OSError, TimeoutError) as error:
-            if self._breaker.failed():
-                _log.warning("Redis does not answer (%s): processes may compute the same prefix.", type(error).__name__)
-            return None
-        self._breaker.succeeded()
-        return int(told)
+            told = int(asking.result()) if done else None
+        except (RedisError, OSError):
+            told = None
+        if told is not None:
+            self._breaker.succeeded()
+        elif self._breaker.failed():
+            _log.warning("Redis does not answer: processes may compute the same prefix.")
+        return told
+
+    def _asked(self, asking: asyncio.Future[object]) -> None:
+        self._asking.discard(asking)
+        if not asking.cancelled():
+            asking.exception()  # whoever waited for it has seen it
 
 
 def remove_old_flights(folder: Path, *, older_than_s: float, clock: Callable[[], float] = time.time) -> None:
