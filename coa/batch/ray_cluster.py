@@ -1,0 +1,162 @@
+"""A Ray cluster, joined or started; the only module that imports Ray, and only when it is used."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+import signal
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+from coa.batch.driving import Driven
+from coa.batch.ray_actor import ActorPlace, ActorWork, BatchActor
+from coa.errors import CoaError, ConfigError
+
+__all__ = ["ActorLost", "Cluster", "Placed", "RayFailed", "joined_cluster"]
+
+_CPUS_OF_ACTOR = 0.25
+"""An actor waits for models most of the time; documents are parsed in processes of their own."""
+_OBJECT_STORE_BYTES = 100_000_000
+"""Of a cluster that we start: nothing is kept in it."""
+
+
+class RayFailed(CoaError):
+    """The Ray cluster cannot be reached, or loses its actors again and again."""
+
+
+class ActorLost(Exception):
+    """An actor, its node, or the way to it is gone."""
+
+
+class Placed(Protocol):
+    """An actor of the cluster. All raise ActorLost where it is gone."""
+
+    async def place(self) -> ActorPlace:
+        """Where it runs, once it runs."""
+        ...
+
+    async def run(self) -> Driven:
+        """See `BatchActor.run`."""
+        ...
+
+    async def stop(self, reason: str) -> None:
+        """See `BatchActor.stop`."""
+        ...
+
+    def kill(self) -> None:
+        """Ends it at once; may be called when it is gone."""
+        ...
+
+
+class Cluster(Protocol):
+    """Where actors are placed."""
+
+    def place(self, work: ActorWork) -> Placed:
+        """A new actor, placed when the cluster has room for it."""
+        ...
+
+
+@contextlib.contextmanager
+def joined_cluster(address: str | None) -> Iterator[Cluster]:
+    """The cluster at `address` (RAY_ADDRESS where None; "auto" for one on this machine), or one started for as long
+    as this context lasts where neither is given. One that the process has joined before is used as it is.
+
+    Raises: ConfigError where Ray is not installed, RayFailed where the cluster does not answer.
+    """
+    ray = _imported()
+    if ray.is_initialized():
+        yield _RayCluster(ray)
+        return
+    address = address or os.environ.get("RAY_ADDRESS") or None
+    with contextlib.ExitStack() as stack:
+        settings: dict[str, Any] = {"address": address}
+        if address is None:
+            # Sockets lie in it, and their paths may have 107 bytes: the system's own folder may be too deep.
+            folder = tempfile.mkdtemp(prefix="coa-ray-", dir="/tmp" if Path("/tmp").is_dir() else None)  # noqa: S108
+            stack.callback(shutil.rmtree, folder, ignore_errors=True)
+            settings = {
+                "address": "local",
+                "include_dashboard": False,
+                "object_store_memory": _OBJECT_STORE_BYTES,
+                "_temp_dir": folder,
+            }
+        try:
+            with _handler_kept(), contextlib.redirect_stdout(sys.stderr):
+                ray.init(**settings, namespace="coa", log_to_driver=False, configure_logging=False)
+        except (ConnectionError, OSError, RuntimeError, ValueError) as error:
+            where = "could not be started" if address is None else f"at {address} does not answer"
+            raise RayFailed(f"the Ray cluster {where} ({_first_line(error)}).", hint="Check `ray status`.") from error
+        stack.callback(ray.shutdown)
+        yield _RayCluster(ray)
+
+
+def _imported() -> Any:
+    """The module ray. Raises: ConfigError where it is not installed."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing goes out but what the user asked for
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    try:
+        with _handler_kept():
+            import ray
+    except ImportError as error:
+        raise ConfigError("--engine ray needs Ray.", hint="pip install 'coa-orchestrator[ray]' brings it.") from error
+    return ray
+
+
+@contextlib.contextmanager
+def _handler_kept() -> Iterator[None]:
+    """Ray puts its own handler of SIGTERM in place of the one that drains a batch."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+class _RayCluster:
+    def __init__(self, ray: Any) -> None:
+        self._ray = ray
+
+    def place(self, work: ActorWork) -> Placed:
+        # Ray would start a dead actor again by itself, under its old name in the ledger: that is the driver's part.
+        options = {"num_cpus": _CPUS_OF_ACTOR, "max_restarts": 0, "scheduling_strategy": "SPREAD"}
+        return _RayActor(self._ray, self._ray.remote(BatchActor).options(**options).remote(work))
+
+
+class _RayActor:
+    def __init__(self, ray: Any, handle: Any) -> None:
+        self._ray = ray
+        self._handle = handle
+
+    async def place(self) -> ActorPlace:
+        return cast("ActorPlace", await self._asked(self._handle.place.remote()))
+
+    async def run(self) -> Driven:
+        return cast("Driven", await self._asked(self._handle.run.remote()))
+
+    async def stop(self, reason: str) -> None:
+        await self._asked(self._handle.stop.remote(reason))
+
+    def kill(self) -> None:
+        with contextlib.suppress(self._ray.exceptions.RayError, ValueError):
+            self._ray.kill(self._handle)
+
+    async def _asked(self, reference: Any) -> Any:
+        try:
+            return await asyncio.wrap_future(reference.future())
+        except self._ray.exceptions.RayTaskError as error:
+            raise RayFailed(f"an actor failed: {_first_line(error.cause or error)}.") from error
+        except self._ray.exceptions.RayError as error:
+            raise ActorLost(_first_line(error)) from error
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
