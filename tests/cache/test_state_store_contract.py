@@ -53,9 +53,10 @@ class Stores:
 
     def __call__(self, max_bytes: int = BUDGET, *, min_free_bytes: int = 0) -> StateStore:
         folder = StateFolder(self.folder, clock=self.clock, min_free_bytes=min_free_bytes)
-        store: SlotFiles | RedisStates = SlotFiles(folder, max_bytes, clock=self.clock, stats=self.stats)
+        files = SlotFiles(folder, max_bytes, clock=self.clock, stats=self.stats)
+        store: SlotFiles | RedisStates = files
         if self._runner is not None:
-            store = RedisStates(store, self._runner(), max_bytes, part_bytes=1000, look_s=2.0, clock=self.clock)
+            store = RedisStates(files, self._runner(), max_bytes, part_bytes=1000, look_s=2.0, clock=self.clock)
         self._made.append(store)
         return store
 
