@@ -11,6 +11,7 @@ import typer
 import typer.main
 
 from coa.cli import ask, cache, check, configuration, doctor, graph, inspect, models, runs, serve, structure
+from coa.cli import eval as evaluation
 from coa.cli.invocation import Invocation
 from coa.cli.options import expands_options
 from coa.cli.terminal import BROKEN_PIPE, INTERRUPTED, write_error, write_note
@@ -64,6 +65,7 @@ app.add_typer(graph.app, name="graph")
 app.add_typer(models.app, name="models")
 app.add_typer(cache.app, name="cache")
 app.add_typer(configuration.app, name="config")
+app.add_typer(evaluation.app, name="eval")
 app.command()(expands_options(doctor.doctor))
 app.command()(expands_options(serve.serve))
 
