@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import shutil
 import time
 from collections import Counter
@@ -48,6 +49,8 @@ from coa.runs import RunStore
 from coa.types import Answer, Document
 
 __all__ = ["FATAL", "ItemDesk", "Job", "Worked", "even_shares", "run_id_of"]
+
+_log = logging.getLogger(__name__)
 
 FATAL = (AuthenticationFailed, ModelNotFound, StorageError, CacheError)
 """No document is to blame for these, and going on would only fail all the others."""
@@ -146,6 +149,13 @@ class ItemDesk:
                     on_answer(0, await ask_item(session, document, items[0].payload, run_id=run_id_of(items[0])))
                 except CoaError as error:
                     on_answer(0, error)
+        except FATAL:
+            raise
+        except Exception as error:  # a bug that one document brings out is no reason to stop all the others
+            _log.exception("%s: unexpected %s", job.lease.sources[0], type(error).__name__)
+            cause = f"unexpected {type(error).__name__}: {error}"
+            left = [item for item in items if item.key in job.open]
+            await self.fail_all(job, cause, type(error).__name__, items=left)
         finally:
             kept = await asyncio.gather(*keeping, return_exceptions=True)
         for outcome in kept:
@@ -189,9 +199,9 @@ class ItemDesk:
             entry |= {"state": state, "cause": cause, "kind": kind}
         await self._kept(job, item, entry, spent)
 
-    async def fail_all(self, job: Job, cause: str, kind: str) -> None:
-        """Ends all open items by one cause."""
-        for item in list(job.open.values()):
+    async def fail_all(self, job: Job, cause: str, kind: str, *, items: Sequence[LeasedItem] | None = None) -> None:
+        """Ends `items`, or all that are open, by one cause."""
+        for item in list(job.open.values()) if items is None else items:
             spent = await asyncio.to_thread(spent_by, self._runs, run_id_of(item))
             await self._kept(job, item, failure_entry(item, cause, kind, spent, 0.0), spent)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import time
 from collections.abc import Mapping
 
@@ -22,6 +23,8 @@ from coa.runs import RunStore
 from coa.types import Document
 
 __all__ = ["LEASE_S", "Desk", "Worked"]
+
+_log = logging.getLogger(__name__)
 
 LEASE_S = 60.0
 """How long a document is held without a sign of life."""
@@ -164,6 +167,9 @@ class Desk:
             raise
         except CoaError as error:
             await self._items.fail_all(job, str(error), type(error).__name__)
+        except Exception as error:
+            _log.exception("%s: unexpected %s", job.lease.sources[0], type(error).__name__)
+            await self._items.fail_all(job, f"unexpected {type(error).__name__}: {error}", type(error).__name__)
         return None
 
     async def _shares(self, job: Job, document: Document) -> Mapping[str, SpendingLimits]:
