@@ -1,12 +1,12 @@
 """What an operation on a batch's ledger takes with a thousand items and with a million.
 
     python tests/tools/ledger_at_scale.py [--ledger redis|sqlite|both] [--sizes 1000,10000,100000,1000000]
-        [--rounds 2000] [--drain 8] [--redis-server /usr/bin/redis-server]
+        [--questions 1] [--rounds 2000] [--drain 8] [--redis-server /usr/bin/redis-server]
 
-A round is what a worker does with a document: lease, heartbeat, reserve, record, reported. The documents have one
-question each and URLs as sources. `--drain N` ends all items of the last size afterwards, with N holders side by
-side. Prints Markdown; times are medians and 99 % quantiles in microseconds, as the caller sees them, and for Redis
-also the server's own mean.
+A round is what a worker does with a document: lease, heartbeat, reserve, record, reported. The documents have URLs
+as sources, and the same `--questions` each; sizes count documents. `--drain N` ends all items of the last size
+afterwards, with N holders side by side. Prints Markdown; times are medians and 99 % quantiles in microseconds, as
+the caller sees them, and for Redis also the server's own mean.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from coa.batch.redis_ledger import open_redis_ledger
 from coa.batch.sqlite_ledger import SQLiteLedger
 from coa.testing.redis_process import RedisProcess
 
-PAYLOAD = '{"task": "ask", "question": "Who inherits the estate, and on what condition?"}'
+PAYLOAD = "ask: who inherits the estate, and on what condition? ({})"
 CONFIG = "5f1c0b7e2a9d4c36"
 PAID = Spending(calls=6, prompt_tokens=9000, completion_tokens=700, cost_usd=0.0123)
 OPERATIONS = ("lease", "heartbeat", "reserve", "record", "reported", "status")
@@ -69,7 +69,7 @@ class Measured:
     """One size of one ledger."""
 
     store: str
-    n_items: int
+    n_documents: int
     add_s: float
     n_bytes: int
     times: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
@@ -77,18 +77,24 @@ class Measured:
     server_us: dict[str, float] = field(default_factory=dict)
 
 
-def entries(start: int, stop: int) -> Iterator[Entry]:
-    """Documents with a question each; digests and keys as long as real ones."""
+def entries(start: int, stop: int, n_questions: int = 1) -> Iterator[Entry]:
+    """Documents with so many questions each; digests and keys as long as real ones."""
     for i in range(start, stop):
         digest = hashlib.sha256(f"document {i}".encode()).hexdigest()
-        key = hashlib.sha256(f"{digest} {CONFIG}".encode()).hexdigest()
+        keys = (hashlib.sha256(f"{digest} {CONFIG} {n}".encode()).hexdigest() for n in range(n_questions))
         source = f"s3://corpus-bucket/crawl-2026/{i // 1000:04d}/document-{i:07d}.html"
-        yield Entry(source, digest, f"ETag={digest[:32]}", 20_000, (NewItem(key, PAYLOAD, CONFIG),))
+        yield Entry(
+            source,
+            digest,
+            f"ETag={digest[:32]}",
+            20_000,
+            tuple(NewItem(key, PAYLOAD.format(n), CONFIG) for n, key in enumerate(keys)),
+        )
 
 
-async def grow(store: Store, start: int, stop: int) -> float:
+async def grow(store: Store, start: int, stop: int, n_questions: int) -> float:
     """Seconds to add documents `start` to `stop`; the rows are made outside of the clock."""
-    seconds, rows = 0.0, entries(start, stop)
+    seconds, rows = 0.0, entries(start, stop, n_questions)
     while page := list(islice(rows, _ADDED_AT_ONCE)):
         began = time.perf_counter()
         await store.ledger.add(page)
@@ -96,9 +102,9 @@ async def grow(store: Store, start: int, stop: int) -> float:
     return seconds
 
 
-async def measure(store: Store, n_items: int, n_rounds: int, add_s: float) -> Measured:
+async def measure(store: Store, n_documents: int, n_rounds: int, add_s: float) -> Measured:
     """Rounds on the ledger as it stands."""
-    found = Measured(store.name, n_items, add_s, store.n_bytes())
+    found = Measured(store.name, n_documents, add_s, store.n_bytes())
     leases: list[Lease] = []
     before = store.server_time()
     for _ in range(n_rounds):
@@ -114,8 +120,8 @@ async def measure(store: Store, n_items: int, n_rounds: int, add_s: float) -> Me
     for operation, call in (
         ("heartbeat", lambda x: store.ledger.heartbeat(x, seconds=_LEASE_S, progress=True)),
         ("reserve", lambda x: store.ledger.reserve(x, PAID)),
-        ("record", lambda x: store.ledger.record(x, [Outcome(x.items[0].key, "done", PAID, seconds=3.5)])),
-        ("reported", lambda x: store.ledger.reported([x.items[0].key])),
+        ("record", lambda x: store.ledger.record(x, [Outcome(i.key, "done", PAID, seconds=3.5) for i in x.items])),
+        ("reported", lambda x: store.ledger.reported([i.key for i in x.items])),
         ("status", lambda _: store.ledger.status()),
     ):
         for lease in leases[: _N_STATUS if operation == "status" else None]:
@@ -170,29 +176,30 @@ async def opened(
                 await ledger.close()
 
 
-async def run(name: str, sizes: Sequence[int], n_rounds: int, n_drain: int, program: Path | None) -> list[Measured]:
+async def run(
+    name: str, sizes: Sequence[int], n_questions: int, *, n_rounds: int, n_drain: int, program: Path | None
+) -> None:
     """All sizes of one ledger, each grown from the one before."""
-    found: list[Measured] = []
     with tempfile.TemporaryDirectory(prefix="coa-ledger-") as folder:
         async with opened(name, Path(folder), program, n_drain) as (store, more):
             empty, there = store.n_bytes(), 0
             await store.ledger.set_limits(SpendingLimits(max_cost_usd=1e6))
             for size in sizes:
-                added = await grow(store, there, size)
-                found.append(await measure(store, size, min(n_rounds, (size - there) // 2), added))
-                found[-1].n_bytes -= empty
-                print(row_of(found[-1], size - there), flush=True)
+                added = await grow(store, there, size, n_questions)
+                found = await measure(store, size, min(n_rounds, (size - there) // 2), added)
+                found.n_bytes -= empty
+                print(row_of(found, size - there), flush=True)
                 there = size
             if n_drain:
                 ended, seconds = await drain(store, more)
                 status = await store.ledger.status()
                 print(
                     f"\n{store.name}: {ended:,} items ended by {n_drain} holders in {seconds:,.0f} s "
-                    f"({ended / seconds:,.0f} a second); then {(store.n_bytes() - empty) / there:,.0f} bytes an item; "
+                    f"({ended / seconds:,.0f} a second); then {(store.n_bytes() - empty) / there:,.0f} "
+                    "bytes a document; "
                     f"counts {json_of(status.counts)}, ${status.spent.cost_usd:,.4f}\n",
                     flush=True,
                 )
-    return found
 
 
 def json_of(counts: object) -> str:
@@ -202,8 +209,8 @@ def json_of(counts: object) -> str:
 
 def row_of(found: Measured, n_added: int) -> str:
     """A line of the table."""
-    each = found.n_bytes / found.n_items
-    cells = [found.store, f"{found.n_items:,}", f"{n_added / found.add_s:,.0f}", f"{each:,.0f}"]
+    each = found.n_bytes / found.n_documents
+    cells = [found.store, f"{found.n_documents:,}", f"{n_added / found.add_s:,.0f}", f"{each:,.0f}"]
     for operation in OPERATIONS:
         times = sorted(found.times[operation])
         cell = f"{median(times) * 1e6:,.0f} / {times[int(len(times) * 0.99)] * 1e6:,.0f}"
@@ -217,15 +224,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--ledger", choices=["redis", "sqlite", "both"], default="both")
     parser.add_argument("--sizes", default="1000,10000,100000,1000000")
+    parser.add_argument("--questions", type=int, default=1, help="of each document")
     parser.add_argument("--rounds", type=int, default=2000)
     parser.add_argument("--drain", type=int, default=0, metavar="HOLDERS")
     parser.add_argument("--redis-server", type=Path, default=None)
     args = parser.parse_args(arguments)
     sizes = [int(size) for size in args.sizes.split(",")]
-    print("| ledger | items | added a second | bytes an item | " + " | ".join(f"{o} (µs)" for o in OPERATIONS) + " |")
+    print(
+        "| ledger | documents | added a second | bytes a document | "
+        + " | ".join(f"{o} (µs)" for o in OPERATIONS)
+        + " |"
+    )
     print("| --- |" + " --: |" * (len(OPERATIONS) + 3))
     for name in ("sqlite", "redis") if args.ledger == "both" else (args.ledger,):
-        asyncio.run(run(name, sizes, args.rounds, args.drain, args.redis_server))
+        asyncio.run(
+            run(name, sizes, args.questions, n_rounds=args.rounds, n_drain=args.drain, program=args.redis_server)
+        )
     return 0
 
 
