@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import socket
 import time
@@ -97,7 +98,13 @@ class _Driver:
         self._any_done = False
         self._n_wrong = 0
         self._n_too_dear = 0
-        stop.listen(lambda reason: self._end(Driven("stopped")))
+        self._loop = asyncio.get_running_loop()
+        stop.listen(self._stop_asked)
+
+    def _stop_asked(self, reason: str) -> None:
+        """On any thread, or in a signal handler."""
+        with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
+            self._loop.call_soon_threadsafe(self._end, Driven("stopped"))
 
     async def run(self) -> Driven:
         try:

@@ -114,11 +114,12 @@ class _Watch:
         self._ended_before = -1
         self._loop = asyncio.get_running_loop()
         self._telling: set[asyncio.Task[None]] = set()
-        stop.listen(self._stopped)
+        stop.listen(self._stop_asked)
 
-    def _stopped(self, reason: str) -> None:
+    def _stop_asked(self, reason: str) -> None:
         """On any thread, or in a signal handler."""
-        self._loop.call_soon_threadsafe(self._end, Driven("stopped"))
+        with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
+            self._loop.call_soon_threadsafe(self._end, Driven("stopped"))
 
     async def run(self) -> Driven:
         for _ in range(self._n_actors):
