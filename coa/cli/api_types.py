@@ -12,7 +12,7 @@ from coa.errors import CoaError
 from coa.events import Event
 from coa.types import Answer, Document
 
-__all__ = ["Api", "CheckLike", "PlanLike", "SessionLike", "StopLike"]
+__all__ = ["Api", "CheckLike", "PlanLike", "SessionLike", "StopLike", "WarmedLike"]
 
 
 class StopLike(Protocol):
@@ -63,6 +63,21 @@ class PlanLike(Protocol):
     def chapters(self) -> int: ...
     @property
     def window(self) -> int: ...
+
+
+class WarmedLike(Protocol):
+    """`coa.warming.Warmed`: what reading ahead took."""
+
+    @property
+    def chunks(self) -> int: ...
+    @property
+    def ready(self) -> int: ...
+    @property
+    def found(self) -> int: ...
+    @property
+    def computed_tokens(self) -> int: ...
+    @property
+    def seconds(self) -> float: ...
 
 
 class CheckLike(Protocol):
@@ -121,6 +136,9 @@ class SessionLike(Protocol):
     async def structure(self, document: Document, *, form: Literal["ids", "free"] = "ids") -> Answer: ...
     async def check(self, document: Document, statements: Sequence[str | Statement]) -> Answer: ...
     async def resume(self, run_id: str, *, review: object = None) -> Answer: ...
+    async def warm(
+        self, document: Document, *, on_progress: Callable[[int, int], None] | None = None
+    ) -> WarmedLike: ...
     async def plan(
         self,
         document: Document,

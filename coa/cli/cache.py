@@ -1,4 +1,4 @@
-"""`coa cache stats|prune|clear|dir`: what coa keeps so as not to compute or pay it again."""
+"""`coa cache stats|warm|prune|clear|dir|lmcache-config`: what coa keeps so as not to compute or pay it again."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import typer
 
 from coa.cli.options import CommonOptions, expands_options
 from coa.cli.terminal import write_note, write_result
+from coa.cli.warm import warm
 
 if TYPE_CHECKING:
     from coa.config import Settings
@@ -28,10 +29,11 @@ class Section(StrEnum):
     """What is kept."""
 
     RESPONSES = "responses"
+    STATES = "states"
 
 
 _Sections = Annotated[
-    list[Section] | None, typer.Argument(metavar="[WHAT]...", help="responses; otherwise everything.")
+    list[Section] | None, typer.Argument(metavar="[WHAT]...", help="responses, states; otherwise both.")
 ]
 
 
@@ -41,17 +43,23 @@ def stats(
     *,
     common: CommonOptions,
 ) -> int:
-    """Shows what is kept: replies by model, their bytes, and how often they were given again."""
+    """Shows what is kept: replies by model, states by book and how much of prompts they saved; why some did not."""
+    from coa.cli import kept_states
     from coa.cli.invocation import settings_of
     from coa.cli.render import to_json
 
-    found = _with_responses(settings_of(ctx, common).settings, lambda store: store.stats())
+    settings = settings_of(ctx, common).settings
+    found = _with_responses(settings, lambda store: store.stats())
+    kept = kept_states.kept_states(settings)
     if as_json:
-        write_result(to_json({"responses": _object(found)}))
+        write_result(to_json({"responses": _object(found), "states": kept_states.states_object(kept)}))
     elif sys.stdout.isatty():
-        write_result(_text(found))
+        write_result(_text(found) + kept_states.states_text(kept, _size))
     else:
-        rows = ((Section.RESPONSES, model, *map(str, share)) for model, share in found.models.items())
+        rows: list[tuple[str, ...]] = [
+            (Section.RESPONSES, model, *map(str, share)) for model, share in found.models.items()
+        ]
+        rows += kept_states.states_rows(kept)
         write_result("".join("\t".join(row) + "\n" for row in rows))
     return 0
 
@@ -66,7 +74,7 @@ def prune(
             min=0,
             metavar="N",
             envvar="COA_CACHE_MAX_BYTES",
-            help="Down to so much; otherwise as configured.",
+            help="Of replies and of states, down to so much each; otherwise as configured.",
         ),
     ] = None,
     unused_days: Annotated[
@@ -86,33 +94,67 @@ def prune(
     from coa.cli.invocation import settings_of
 
     settings = settings_of(ctx, common).settings
-    limit = settings.response_cache_bytes if max_bytes is None else max_bytes
     unused_s = None if unused_days is None else unused_days * _DAY_S
-    return _removed(settings, what, lambda store: store.prune(limit, unused_s=unused_s))
+    return _removed(settings, what, max_bytes, unused_s=unused_s)
 
 
 def clear(ctx: typer.Context, what: _Sections = None, *, common: CommonOptions) -> int:
     """Removes all of it; nothing but time and money is lost."""
     from coa.cli.invocation import settings_of
 
-    return _removed(settings_of(ctx, common).settings, what, lambda store: store.prune(0))
+    return _removed(settings_of(ctx, common).settings, what, None, everything=True)
 
 
-def folder(ctx: typer.Context, *, common: CommonOptions) -> int:
+def folder(
+    ctx: typer.Context,
+    what: Annotated[
+        Section | None, typer.Argument(metavar="[WHAT]", help="states; otherwise the folder of everything.")
+    ] = None,
+    *,
+    common: CommonOptions,
+) -> int:
     """Prints the folder of what is kept on disk."""
     from coa.cli.invocation import settings_of
     from coa.llm.response_file import responses_file
 
-    write_result(f"{responses_file(settings_of(ctx, common).settings.home).parent}\n")
+    settings = settings_of(ctx, common).settings
+    path = settings.kv_dir if what is Section.STATES else responses_file(settings.home).parent
+    write_result(f"{path}\n")
+    return 0
+
+
+def lmcache_config(ctx: typer.Context, *, common: CommonOptions) -> int:
+    """Prints a configuration with which vLLM keeps what it computes in the configured Redis (LMCache)."""
+    from coa.cache.lmcache import lmcache_config
+    from coa.cli.invocation import settings_of
+    from coa.config import resolve_environment
+    from coa.errors import ConfigError
+
+    url = resolve_environment(settings_of(ctx, common).settings.redis_url)
+    if url is None:
+        raise ConfigError("no Redis is configured.", hint="Set redis_url, or COA_REDIS_URL.")
+    write_result(lmcache_config(url))
     return 0
 
 
 def _removed(
-    settings: Settings, what: list[Section] | None, work: Callable[[ResponseStore], Awaitable[tuple[int, int]]]
+    settings: Settings,
+    what: list[Section] | None,
+    max_bytes: int | None,
+    *,
+    unused_s: float | None = None,
+    everything: bool = False,
 ) -> int:
     if not what or Section.RESPONSES in what:
-        entries, size = _with_responses(settings, work)
+        limit = settings.response_cache_bytes if max_bytes is None else max_bytes
+        limit = 0 if everything else limit
+        entries, size = _with_responses(settings, lambda store: store.prune(limit, unused_s=unused_s))
         write_note(f"removed {entries} {'reply' if entries == 1 else 'replies'}, {_size(size)}")
+    if not what or Section.STATES in what:
+        from coa.cli.kept_states import remove_states
+
+        states, size = remove_states(settings, max_bytes, unused_s=unused_s, everything=everything)
+        write_note(f"removed {states} {'state' if states == 1 else 'states'}, {_size(size)}")
     return 0
 
 
@@ -161,3 +203,5 @@ app.command("stats")(expands_options(stats))
 app.command("prune")(expands_options(prune))
 app.command("clear")(expands_options(clear))
 app.command("dir")(expands_options(folder))
+app.command("warm")(expands_options(warm))
+app.command("lmcache-config")(expands_options(lmcache_config))

@@ -85,6 +85,17 @@ class FakePlan:
 
 
 @dataclass(frozen=True)
+class FakeWarmed:
+    """`coa.warming.Warmed`."""
+
+    chunks: int = 12
+    ready: int = 12
+    found: int = 2
+    computed_tokens: int = 14_000
+    seconds: float = 18.25
+
+
+@dataclass(frozen=True)
 class FakeCheck:
     name: str
     status: Literal["ok", "warn", "fail"]
@@ -113,6 +124,7 @@ class FakeApi:
     events: list[Event] = field(default_factory=list)
     checks: list[FakeCheck] = field(default_factory=list)
     plan: FakePlan = field(default_factory=FakePlan)
+    warmed: FakeWarmed = field(default_factory=FakeWarmed)
     calls: list[tuple[str, Any]] = field(default_factory=list)
     settings: Settings | None = None
     ends_in: list[int] = field(default_factory=list)
@@ -197,6 +209,15 @@ class FakeSession:
     async def resume(self, run_id: str, *, review: object = None) -> Answer:
         told = () if review is None else (review,)
         return self._outcome("resume", run_id, *told)
+
+    async def warm(self, document: Document, *, on_progress: Callable[[int, int], None] | None = None) -> FakeWarmed:
+        self.api.calls.append(("warm", document.name))
+        for event in self.api.events:
+            self.on_event(event)
+        for done in range(1, self.api.warmed.chunks + 1):
+            if on_progress is not None:
+                on_progress(done, self.api.warmed.chunks)
+        return self.api.warmed
 
     async def plan(
         self,

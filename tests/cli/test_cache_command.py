@@ -48,7 +48,7 @@ def test_statistics_are_a_table_on_a_terminal(cli: Cli, monkeypatch: pytest.Monk
 
 def test_where_nothing_was_kept_nothing_is_shown_removed_or_made(cli: Cli) -> None:
     assert cli("cache", "stats").out == ""
-    assert cli("cache", "clear").err == "removed 0 replies, 0.0 kB\n"
+    assert cli("cache", "clear").err == "removed 0 replies, 0.0 kB\nremoved 0 states, 0.0 kB\n"
     assert not (cli.folder / "home").exists()
 
 
@@ -57,7 +57,8 @@ def test_pruning_takes_a_size_or_days_and_clearing_takes_all(cli: Cli) -> None:
     size = 100 + ENTRY_OVERHEAD
     assert cli("cache", "prune").err.startswith("removed 0 replies")
     assert cli("cache", "prune", "--unused-days", "1").err.startswith("removed 0 replies")
-    assert cli("cache", "prune", "--max-bytes", str(2 * size)).err == f"removed 3 replies, {3 * size / 1e3:.1f} kB\n"
+    pruned = cli("cache", "prune", "responses", "--max-bytes", str(2 * size))
+    assert pruned.err == f"removed 3 replies, {3 * size / 1e3:.1f} kB\n"
     assert cli("cache", "clear", "responses").err.startswith("removed 2 replies")
     assert cli("cache", "stats").out == ""
     assert cli("cache", "clear", "everything").code == 2
