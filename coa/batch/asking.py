@@ -25,6 +25,7 @@ __all__ = [
     "plain_payload",
     "question_of",
     "question_payload",
+    "result_settings",
     "strategy_of",
     "task_of",
 ]
@@ -64,8 +65,7 @@ def fingerprint(settings: Settings) -> str:
     Keys, addresses, time limits and budgets are not among them: another one of those gives the same answer.
     """
     names = models_named(settings)
-    told: dict[str, object] = {name: getattr(settings, name) for name in sorted(RUN_SETTINGS - _SPENDING)}
-    told |= {name: getattr(settings, name) for name in _READING}
+    told: dict[str, object] = {name: getattr(settings, name) for name in result_settings()}
     told["models"] = names
     told["roles"] = settings.roles
     told["served"] = sorted(
@@ -75,6 +75,11 @@ def fingerprint(settings: Settings) -> str:
     )
     text = json.dumps([_FORMAT, PREFIX_VERSION, told], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def result_settings() -> list[str]:
+    """The settings that a result depends on, the models apart."""
+    return [*sorted(RUN_SETTINGS - _SPENDING), *_READING]
 
 
 def task_of(payload: str) -> Task:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 from coa.api import StopSignal
 from coa.batch.driving import Driven, OnWork, Patience, drive, owner_name
 from coa.batch.estimating import Expected, Sample, expected_of
-from coa.batch.ledger import Entry, Known, Ledger
+from coa.batch.ledger import Entry, ItemState, Known, Ledger
 from coa.batch.opening import is_shared, open_ledger
 from coa.batch.processing import Desk
 from coa.batch.record import BatchRecord, BatchStore
@@ -23,7 +23,7 @@ from coa.batch.summary import summary_of
 from coa.config import Settings
 from coa.errors import CoaError, ConfigError
 
-__all__ = ["BatchEnd", "Listener", "run_batch", "scan"]
+__all__ = ["BatchEnd", "Listener", "only_estimated", "open_again", "run_batch", "scan"]
 
 Confirm = Callable[[Expected], Awaitable[bool]]
 """Whether what is expected may be spent."""
@@ -88,13 +88,15 @@ async def run_batch(
     runs = store.runs(record.batch_id)
     async with _ledger_of(record, present, store) as ledger:
         listener.on_ledger(ledger)
-        await ledger.set_limits(record.options.limits)
+        results = ResultFolder(Path(record.out))
+        if await ledger.limits() != record.options.limits:
+            await ledger.set_limits(record.options.limits)
+            await open_again(ledger, results, {"failed"}, kinds={"budget"})
         await ledger.set_control("run")
         sample = Sample()
         if new_documents:
             listener.on_stage("looking at the documents")
             await scan(record, ledger, sample=sample, stop=stop, listener=listener, only_changed=only_changed)
-        results = ResultFolder(Path(record.out))
         async with Desk(record, present, ledger, results, runs) as desk:
             await desk.report()
             expected: Expected | None = None
@@ -105,7 +107,9 @@ async def run_batch(
                     expected = await expected_of(desk, ledger, sample)
                     listener.on_expected(expected)
                 if confirm is None or expected is None or await confirm(expected):
-                    driven = await _driven(desk, ledger, record, stop=stop, listener=listener, patience=patience)
+                    driven = await _driven(
+                        desk, ledger, record, present, stop=stop, listener=listener, patience=patience
+                    )
             elif not stop.requested:
                 driven = Driven("finished")
             await desk.report()
@@ -113,6 +117,20 @@ async def run_batch(
         summary = await summary_of(record, ledger, seconds=seconds, ending=driven.ending, expected=expected)
         await asyncio.to_thread(results.write_summary, summary)
         return BatchEnd(summary, driven.ending, driven.error)
+
+
+async def only_estimated(record: BatchRecord, present: Settings) -> Expected:
+    """What the open items are expected to take, with the documents that are new; makes no call.
+
+    Raises: as `run_batch`.
+    """
+    store = BatchStore(present.home)
+    async with _ledger_of(record, present, store) as ledger:
+        sample = Sample()
+        await scan(record, ledger, sample=sample)
+        results = ResultFolder(Path(record.out))
+        async with Desk(record, present, ledger, results, store.runs(record.batch_id)) as desk:
+            return await expected_of(desk, ledger, sample)
 
 
 async def scan(
@@ -152,6 +170,24 @@ async def scan(
     return n_items
 
 
+async def open_again(
+    ledger: Ledger,
+    results: ResultFolder,
+    states: Collection[ItemState],
+    *,
+    kinds: Collection[str] | None = None,
+    config: str | None = None,
+    fresh: bool = False,
+) -> int:
+    """The number of ended items that are pending again, see `Ledger.reopen`; and have no result."""
+    keys = [row.key async for row in ledger.rows(states) if kinds is None or row.kind in kinds]
+    if not keys:
+        return 0
+    n = await ledger.reopen(states, kinds=kinds, config=config, fresh=fresh)
+    await asyncio.to_thread(results.forget, keys)
+    return n
+
+
 @dataclass(frozen=True, slots=True)
 class _Page:
     n_seen: int
@@ -177,11 +213,16 @@ async def _driven(
     desk: Desk,
     ledger: Ledger,
     record: BatchRecord,
+    present: Settings,
     *,
     stop: StopSignal,
     listener: Listener,
     patience: Patience | None,
 ) -> Driven:
+    if record.engine == "ray":
+        from coa.batch.ray_engine import drive_on_ray
+
+        return await drive_on_ray(record, present, ledger, stop=stop, on_stage=listener.on_stage, patience=patience)
     listener.on_stage("opening the model")
     await desk.sessions.session(record.config)
     listener.on_stage("")

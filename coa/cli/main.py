@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 import typer.main
 
-from coa.cli import ask, cache, check, configuration, doctor, graph, inspect, models, runs, serve, structure
+from coa.cli import ask, batch, cache, check, configuration, doctor, graph, inspect, models, runs, serve, structure
 from coa.cli import eval as evaluation
 from coa.cli.invocation import Invocation
 from coa.cli.options import expands_options
@@ -60,6 +60,7 @@ app.command()(expands_options(structure.structure))
 app.command()(expands_options(check.check))
 app.command(name="inspect")(expands_options(inspect.inspect))
 app.command()(expands_options(ask.resume))
+app.add_typer(batch.app, name="batch")
 app.add_typer(runs.app, name="runs")
 app.add_typer(graph.app, name="graph")
 app.add_typer(models.app, name="models")

@@ -1,0 +1,188 @@
+"""`coa batch status|cancel|export|list`: what looks at a batch from outside."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Mapping
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from coa.cli.batch_options import Batch, Json, Last, named
+from coa.cli.options import CommonOptions
+from coa.cli.terminal import printable, write_note, write_result
+
+if TYPE_CHECKING:
+    from coa.batch.record import BatchRecord
+    from coa.config import Settings
+
+__all__ = ["cancel", "export", "list_batches", "status"]
+
+
+class ExportForm(StrEnum):
+    """Values of --format."""
+
+    CSV = "csv"
+    JSONL = "jsonl"
+    PARQUET = "parquet"
+    HTML = "html"
+
+
+def status(
+    ctx: typer.Context,
+    batch: Batch = None,
+    *,
+    last: Last = False,
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Stay, and show how it goes on.")] = False,
+    as_json: Json = False,
+    common: CommonOptions,
+) -> int:
+    """Shows how far a batch is: counts, tokens, cost, causes. Exit code 3 where items failed or are partial."""
+    from coa.cli.batch_display import status_text
+    from coa.cli.render import to_json
+
+    settings, _, record = named(ctx, batch, common, last=last or batch is None)
+    if watch and sys.stdout.isatty():
+        asyncio.run(_watched(record, settings))
+    found = asyncio.run(_status(record, settings))
+    write_result(to_json(found) if as_json else status_text(found))
+    return 3 if found["counts"]["failed"] or found["counts"]["partial"] else 0
+
+
+def cancel(ctx: typer.Context, batch: Batch = None, *, last: Last = False, common: CommonOptions) -> int:
+    """Stops a batch wherever it runs, after the chunks in hand. `coa batch resume` goes on with it."""
+    from coa.batch.opening import open_ledger
+
+    settings, store, record = named(ctx, batch, common, last=last)
+
+    async def cancelled() -> int:
+        ledger = await open_ledger(record, settings, store)
+        try:
+            await ledger.set_control("cancelled")
+            return (await ledger.status()).open
+        finally:
+            await ledger.close()
+
+    n_open = asyncio.run(cancelled())
+    write_note(f"batch {record.batch_id} is cancelled; {n_open:,} items are left")
+    return 0
+
+
+def export(
+    ctx: typer.Context,
+    batch: Batch = None,
+    *,
+    last: Last = False,
+    form: Annotated[ExportForm | None, typer.Option("--format", "-f", help="By default, by the file's ending.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Replaced whole. [default: in the results]")
+    ] = None,
+    state: Annotated[
+        list[str] | None, typer.Option("--state", metavar="STATE", help="done, partial or failed; may be repeated.")
+    ] = None,
+    common: CommonOptions,
+) -> int:
+    """Writes the results as a table: CSV, JSON lines, Parquet (extra `parquet`), or a page to look through."""
+    from coa.batch import exporting
+    from coa.batch.ledger import ENDED
+    from coa.batch.opening import open_ledger
+    from coa.errors import ConfigError
+
+    settings, store, record = named(ctx, batch, common, last=last or batch is None)
+    by_ending = {f".{each.value}": each for each in ExportForm}
+    chosen = form or (by_ending.get(output.suffix.lower()) if output is not None else ExportForm.CSV)
+    if chosen is None:
+        raise ConfigError(f"-o {output}: the ending says no format.", hint="Give --format csv, jsonl, parquet or html.")
+    if state and not set(state) <= set(ENDED):
+        raise ConfigError(f"--state: expected {', '.join(ENDED)}.")
+    target = output if output is not None else Path(record.out) / f"export.{chosen.value}"
+    states = None if not state else [known for known in ENDED if known in state]
+
+    async def exported() -> int:
+        ledger = await open_ledger(record, settings, store)
+        try:
+            return await exporting.export(record, ledger, target, form=chosen.value, states=states)
+        finally:
+            await ledger.close()
+
+    n = asyncio.run(exported())
+    write_note(f"{n:,} rows")
+    write_result(f"{target}\n")
+    return 0
+
+
+def list_batches(ctx: typer.Context, *, as_json: Json = False, common: CommonOptions) -> int:
+    """Lists the batches, the newest first."""
+    from coa.batch.record import BatchStore
+    from coa.cli.invocation import settings_of
+    from coa.cli.render import table_text, to_json
+
+    settings = settings_of(ctx, common).settings
+    found = [asyncio.run(_status(record, settings)) for record in BatchStore(settings.home).list()]
+    if as_json:
+        write_result(to_json(found))
+        return 0
+    rows = [_row(each) for each in found]
+    if sys.stdout.isatty() and not rows:
+        write_note("no batches yet")
+    elif sys.stdout.isatty():
+        write_result(table_text(rows, header=("BATCH", "STATE", "DONE", "FAILED", "STARTED", "TASK", "RESULTS")))
+    else:
+        write_result("".join("\t".join(row) + "\n" for row in rows))
+    return 0
+
+
+async def _status(record: BatchRecord, settings: Settings) -> dict[str, Any]:
+    from coa.batch.opening import open_ledger
+    from coa.batch.record import BatchStore
+    from coa.batch.summary import status_object
+    from coa.errors import CoaError
+
+    try:
+        ledger = await open_ledger(record, settings, BatchStore(settings.home))
+    except CoaError as error:
+        return {"batch": record.batch_id, "state": f"unknown ({error.message})", "counts": {}, **_plain(record)}
+    try:
+        return status_object(record, await ledger.status())
+    finally:
+        await ledger.close()
+
+
+def _plain(record: BatchRecord) -> dict[str, Any]:
+    return {"created": record.created, "task": record.task, "out": record.out}
+
+
+async def _watched(record: BatchRecord, settings: Settings) -> None:
+    """Shows the counters until nothing is open or nobody works on it any more."""
+    from rich.console import Console
+    from rich.live import Live
+
+    from coa.batch.opening import open_ledger
+    from coa.batch.record import BatchStore
+    from coa.cli.batch_display import status_table
+
+    ledger = await open_ledger(record, settings, BatchStore(settings.home))
+    try:
+        with Live(console=Console(highlight=False), refresh_per_second=4, transient=True) as live:
+            while (found := await ledger.status()).open and found.control == "run":
+                live.update(status_table(found))
+                await asyncio.sleep(1)
+    finally:
+        await ledger.close()
+
+
+def _row(found: Mapping[str, Any]) -> tuple[str, ...]:
+    counts = found["counts"]
+    total = sum(counts.values())
+    return (
+        found["batch"],
+        found["state"],
+        f"{counts.get('done', 0)}/{total}",
+        str(counts.get("failed", 0) + counts.get("partial", 0)),
+        found["created"][:19],
+        found["task"],
+        printable(found["out"]),
+    )
