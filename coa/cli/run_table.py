@@ -19,6 +19,8 @@ __all__ = ["chain_object", "chain_text"]
 _LEVELS = "▁▂▃▄▅▆▇█"
 _ASCII_LEVELS = "01234567"
 _LABEL = 8
+_MANY = 40
+_DRAWN_WHOLE = 0.95
 
 
 def chain_text(entries: Sequence[Entry], *, width: int, colour: bool, unicode: bool = True) -> str:
@@ -74,15 +76,17 @@ def _timeline(entries: Sequence[Entry], *, width: int, unicode: bool) -> list[Te
     levels = _LEVELS if unicode else _ASCII_LEVELS
     noted, nothing, skipped = ("●", "·", "×") if unicode else ("*", ".", "x")
     timed = [entry for entry in entries if entry.seconds is not None]
-    longest = max((entry.seconds or 0.0 for entry in timed), default=0.0)
-    if len(timed) < 2 or longest <= 0:
+    times = sorted(entry.seconds or 0.0 for entry in timed)
+    if len(timed) < 2 or times[-1] <= 0:
         return []
+    # One that waited for a model to load would leave the others flat.
+    full = (times[int(len(times) * _DRAWN_WHOLE)] if len(times) >= _MANY else 0.0) or times[-1]
     lines: list[Text] = []
     room = max(10, width - _LABEL - 1)
     for first in range(0, len(timed), room):
         time, cache, made = Text("time".ljust(_LABEL)), Text("cached".ljust(_LABEL)), Text("noted".ljust(_LABEL))
         for entry in timed[first : first + room]:
-            time.append(_level(levels, (entry.seconds or 0.0) / longest), "blue")
+            time.append(_level(levels, (entry.seconds or 0.0) / full), "blue")
             share = cached_share(entry.usage) if entry.usage.calls else None
             cache.append(" " if share is None else _level(levels, share), "green")
             if entry.cause is not None:
@@ -90,7 +94,7 @@ def _timeline(entries: Sequence[Entry], *, width: int, unicode: bool) -> list[Te
             else:
                 made.append(noted if entry.informative else nothing, "green" if entry.informative else "dim")
         lines += [*([Text()] if lines else []), time, cache, made]
-    lines.append(Text(f"{'':{_LABEL}}{len(timed)} steps, the longest {longest:.1f} s", "dim"))
+    lines.append(Text(f"{'':{_LABEL}}{len(timed)} steps, the longest {times[-1]:.1f} s", "dim"))
     return lines
 
 

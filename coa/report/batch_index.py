@@ -100,7 +100,8 @@ def _row(row: IndexRow, *, asked: bool) -> str:
     usage = row.usage
     name = escaped(row.document, quotes=False)
     # Quoted whole, a path cannot begin with a scheme ("javascript:") nor lead to another host.
-    linked = f'<a href="{escaped(quote(row.link.lstrip("/"), safe="/"))}">{name}</a>' if row.link else name
+    address = quote((row.link or "").lstrip("/"), safe="/", errors="surrogateescape")
+    linked = f'<a href="{address}">{name}</a>' if address else name
     question = f'<td dir="auto">{escaped(row.question or "", quotes=False)}</td>' if asked else ""
     share = f"{usage.cached_tokens / usage.prompt_tokens:.0%}" if usage.prompt_tokens else ""
     numbers = (

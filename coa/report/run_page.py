@@ -83,9 +83,9 @@ def _navigation(runs: Sequence[RunFacts], prefixes: Sequence[str]) -> str:
     links = []
     if len(runs) == 1:
         facts, prefix = runs[0], prefixes[0]
-        links += [("#top", "Answer"), (f"#{prefix}-chain", "Chain")]
+        links += [("#top", "Answer")] if facts.record.task != "structure" else []
         links += [(f"#{prefix}-outline", "Outline")] if facts.outline is not None else []
-        links += [(f"#{prefix}-usage", "Usage")]
+        links += [(f"#{prefix}-chain", "Chain"), (f"#{prefix}-usage", "Usage")]
     else:
         links += [(f"#{prefix}", f"Question {n}") for n, prefix in enumerate(prefixes, 1)]
     links.append(("#source", "Text"))
@@ -122,10 +122,10 @@ def _answer(facts: RunFacts, prefix: str, level: int) -> str:
         return f'<section class="panel"><p class="wary">{told}</p></section>\n'
     if facts.record.task in {"check", "structure"}:
         return ""
-    number = answer_html(answer.text, _linker(answer.citations, facts.document, prefix), heading=level + 1)
+    said = answer_html(answer.text, _linker(answer.citations, facts.document, prefix), heading=level + 1)
     verdict = f'<p class="dim small">{_VERDICTS[answer.verdict]}</p>\n' if answer.verdict else ""
     return (
-        f'<section class="panel answer" aria-label="Answer" dir="auto">\n{number}{verdict}{_vouched(facts)}</section>\n'
+        f'<section class="panel answer" aria-label="Answer" dir="auto">\n{said}{verdict}{_vouched(facts)}</section>\n'
     )
 
 

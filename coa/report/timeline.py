@@ -21,6 +21,7 @@ _MOST_QUOTES = 8
 _LONGEST_QUOTE = 200
 _BAR, _STEP, _HEIGHT = 6, 7, 60
 _FEWEST_BARS = 40
+_DRAWN_WHOLE = 0.95
 _WORTH_TELLING_S = 0.001
 
 
@@ -167,26 +168,31 @@ def _drawing(entries: Sequence[Entry], prefix: str) -> str:
     timed = [(n, entry) for n, entry in enumerate(entries) if entry.seconds is not None]
     if len(timed) < 2:
         return ""
-    longest = max(entry.seconds or 0.0 for _, entry in timed) or 1.0
-    bars = "".join(_bar(at, entry, f"{prefix}e{n}", longest) for at, (n, entry) in enumerate(timed))
+    times = sorted(entry.seconds or 0.0 for _, entry in timed)
+    longest = times[-1]
+    # One that waited for a model to load would leave the others flat.
+    full = times[int(len(times) * _DRAWN_WHOLE)] if len(times) >= _FEWEST_BARS else longest
+    bars = "".join(_bar(at, entry, f"{prefix}e{n}", full or 1.0) for at, (n, entry) in enumerate(timed))
     width = _STEP * max(_FEWEST_BARS, len(timed))
-    total = sum(entry.seconds or 0.0 for _, entry in timed)
+    height = (
+        f"{duration(full)} at most" if full == longest else f"drawn up to {duration(full)}, {duration(longest)} at most"
+    )
     names = {"computed": "computed", "cached": "cached", "idle": "no call", "skipped": "skipped", "noted": "noted"}
     legend = " ".join(_key(kind, name) for kind, name in names.items())
     told = (
-        f"Bars: {len(timed)} steps in order, {duration(total)} in all, the longest {duration(longest)}. "
+        f"Bars: {len(timed)} steps in order, {duration(sum(times))} in all, the longest {duration(longest)}. "
         "The list has each one's figures."
     )
     return (
         f'<figure class="strip"><svg viewBox="0 0 {width} {_HEIGHT}" preserveAspectRatio="none" role="img" '
         f'aria-label="{told}">\n{bars}</svg>\n<figcaption class="small">'
-        f"Height: time, {duration(longest)} at most. {legend}</figcaption></figure>\n"
+        f"Height: time, {height}. {legend}</figcaption></figure>\n"
     )
 
 
-def _bar(at: int, entry: Entry, element: str, longest: float) -> str:
+def _bar(at: int, entry: Entry, element: str, full: float) -> str:
     room = _HEIGHT - 9
-    height = max(1.0, room * (entry.seconds or 0.0) / longest)
+    height = max(1.0, room * min(1.0, (entry.seconds or 0.0) / full))
     x, top = at * _STEP, room - height
     share = cached_share(entry.usage) if entry.usage.calls else None
     if entry.cause is not None:

@@ -31,6 +31,12 @@ def test_a_long_run_s_timeline_is_broken_at_the_terminal_s_width() -> None:
     assert max(map(len, lines)) <= 60
 
 
+def test_a_step_that_took_very_long_does_not_flatten_the_others() -> None:
+    entries = [_entry(0, 500.0), *(_entry(n, 1.0 if n % 2 else 4.0) for n in range(1, 60))]
+    time = chain_text(entries, width=100, colour=False).splitlines()[0]
+    assert time == "time    █" + "▃█" * 29 + "▃"
+
+
 def test_the_table_says_of_each_step_what_it_took_and_gave() -> None:
     entries = [
         _entry(0, text="a cat"),

@@ -41,7 +41,7 @@ _AXE = "axe.run({ resultTypes: ['violations'] }).then(r => JSON.stringify(r.viol
 _LOOKS = (("light", 1280, False), ("dark", 1280, True), ("phone", 400, False), ("phone-dark", 400, True))
 
 
-def _book(n_paragraphs: int = 6_800) -> bytes:
+def _book(n_paragraphs: int = 8_200) -> bytes:
     words = "the keeper of the tide clock went down the stair and counted every step of it twice over"
     lines = [f"In paragraph {n} {words} & {words}, {words}. {words.capitalize()}." for n in range(n_paragraphs)]
     for n in range(50, n_paragraphs, 400):
