@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help demo test check bench lock clean start setup lint format types imports model
+.PHONY: help demo test test-vllm check bench lock clean start setup lint format types imports model
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -36,6 +36,7 @@ TABLE = $(BIN)/python tests/tools/step.py $(LOG) table
 help:
 	@echo "make demo    the example novel: inspect it, ask it a question, summarize it (embedded model)"
 	@echo "make test    everything: ruff, mypy, import-linter, the whole test suite with the wheel's"
+	@echo "make test-vllm  a real vLLM and a real sglang-router on this machine's CPU (3.4 GB in build/vllm, half an hour)"
 	@echo "make check   the same without slow tests"
 	@echo "make bench   chunking speed, overhead per call, checkpoint size, reading speed"
 	@echo "make lock    constraints.txt anew from pyproject.toml (UPGRADE=1: newest versions)"
@@ -52,6 +53,11 @@ demo: start setup model
 
 test: start setup model lint types imports
 	@$(STEP) pytest $(BIN)/pytest -q -n $(WORKERS) --dist loadfile --durations=10 --cov --cov-report=term:skip-covered $(PYTEST_ARGS)
+	@$(TABLE)
+
+test-vllm: start setup model
+	@$(STEP) vllm $(BIN)/python tests/tools/setup_vllm.py build/vllm "$$($(BIN)/python -c 'from coa.testing.models import test_model_path; print(test_model_path())')"
+	@COA_TEST_VLLM=$(CURDIR)/build/vllm $(STEP) pytest $(BIN)/pytest -q -s tests/live_vllm $(PYTEST_ARGS)
 	@$(TABLE)
 
 check: start setup lint types imports
