@@ -8,7 +8,7 @@ import pytest
 
 from tests.tools.vllm_routing import Load, compared, table
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(2400)]
 
 
 def test_chains_find_their_chunks_no_less_often_than_behind_the_sglang_router(home: Path) -> None:

@@ -23,7 +23,7 @@ from coa.llm.deployments import Deployment
 from coa.reading import Prompt
 from tests.live_vllm.vllm_process import BLOCK, MODEL, VllmProcess
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(2400)]
 
 ROOT = root_hash("test")
 CACHE_TOKENS = 2048

@@ -22,7 +22,7 @@ __all__ = ["BLOCK", "MODEL", "SglangRouter", "VllmProcess", "vllm_home"]
 MODEL = "reader"
 BLOCK = 32
 """Tokens; vLLM on a CPU takes multiples of 32."""
-_START_TIMEOUT_S = 240.0
+_START_TIMEOUT_S = 900.0
 _STOP_TIMEOUT_S = 20.0
 
 
@@ -41,7 +41,7 @@ def free_port() -> int:
 
 
 class _Child:
-    """A process with its output in a file; ended by its own pid."""
+    """A process with its output in a file; in a group of its own."""
 
     def __init__(self, log: Path) -> None:
         self._log = log
@@ -62,6 +62,7 @@ class _Child:
             stdin=subprocess.DEVNULL,
             stdout=self._file,
             stderr=subprocess.STDOUT,
+            start_new_session=True,
         )
 
     def _await(self, answers: Callable[[], bool], what: str) -> None:
@@ -83,15 +84,15 @@ class _Child:
         return "\n".join([line for line in lines if "Error" in line][:10] or lines[-20:])
 
     def stop(self) -> None:
-        """Ends it in good order, else at once."""
+        """Ends it in good order, else at once; its own children with it, also where it left them behind."""
         process, self._process = self._process, None
         if process is not None:
             process.send_signal(signal.SIGTERM)
-            try:
+            with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(_STOP_TIMEOUT_S)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
         if self._file is not None:
             self._file.close()
 
