@@ -61,6 +61,11 @@ class CoaProcess:
         self._finished: Finished | None = None
 
     @property
+    def pid(self) -> int:
+        """Of the child."""
+        return self._process.pid
+
+    @property
     def age_s(self) -> float:
         """Seconds since its start."""
         return time.monotonic() - self._started
