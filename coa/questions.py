@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 from coa.errors import CoaError
+from coa.llm.call_labels import labels
 from coa.types import Answer
 
 if TYPE_CHECKING:  # langgraph takes seconds to import
@@ -55,8 +56,10 @@ async def _side_by_side(
             on_answer(number, outcome)
 
     try:
-        async with asyncio.TaskGroup() as tasks:
-            for number in numbers:
-                tasks.create_task(one(number))
+        # So that providers that charge for keeping a prompt are asked to, where it is read often enough to pay.
+        with labels(reads=str(len(numbers))):
+            async with asyncio.TaskGroup() as tasks:
+                for number in numbers:
+                    tasks.create_task(one(number))
     except BaseExceptionGroup as group:  # the first says what happened; the others were cancelled for it
         raise group.exceptions[0] from None

@@ -24,6 +24,8 @@ from coa.errors import (
     ModelUnavailable,
     RateLimited,
 )
+from coa.llm.cache_marks import marked_messages
+from coa.llm.call_labels import call_labels
 from coa.llm.chat import Completion, Decoding, OnText, visible_text
 from coa.llm.deployments import Deployment, ModelGroup
 from coa.llm.litellm_clients import ClientLease, one_try, spare_loopback_the_proxy
@@ -249,6 +251,10 @@ class _Call:
         request = request_for(
             model.group, self._prompt, self._decoding, schemas=model.supports_schema, total_s=deadline.total_s
         )
+        reads = call_labels().get("reads", "1")
+        marked = marked_messages(self._prompt, model._deployments.values(), model._litellm, reads=int(reads))
+        if marked is not None:
+            request["messages"] = marked
         if self._emit is None:
             return whole(await model._route.send(request, admission))
         self._emit.restart()
