@@ -191,7 +191,9 @@ class Booking:
         """What the call showed."""
         prefix, index = self._prefix, self.cache.index
         replica = self._replica or engine.replica
-        self.cache.learned.observe(replica, measured, predicted=self._predicted)
+        # Where replies do not tell what was cached, a prediction is neither right nor wrong.
+        predicted = self._predicted if getattr(engine.adapter, "tells_cached", True) else 0
+        self.cache.learned.observe(replica, measured, predicted=predicted)
         if prefix is None:
             return
         if self._predicted > measured.cached_tokens and not self._cause:
@@ -199,7 +201,7 @@ class Booking:
         # An engine that tells what it holds is right, also where a prefix that is being computed was counted as a hit.
         told = engine.adapter.kind == "events"
         if self._wanted is not None and not self._saving(engine) and not told:
-            await index.scored(self._wanted, replica, predicted=self._predicted, actual=measured.cached_tokens)
+            await index.scored(self._wanted, replica, predicted=predicted, actual=measured.cached_tokens)
         if not told:
             await index.held(replica, prefix.hashes)
         self._count(engine, measured)
