@@ -34,9 +34,9 @@ print(json.dumps({"peaks_mb": peaks, "chunks": n_chunks, "chapters": len(documen
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="peak memory is in other units elsewhere")
-@pytest.mark.parametrize("mark", ["'", "’"], ids=["one byte a character", "two bytes a character"])
-def test_a_hundred_megabytes_are_read_and_chunked_within_400_megabytes(tmp_path: Path, mark: str) -> None:
-    sentence = f"It rained on the harbour, and nobody{mark}s boat came in that day. "
+def test_a_hundred_megabytes_are_read_and_chunked_within_400_megabytes(tmp_path: Path) -> None:
+    # The typographic mark makes Python keep two bytes a character: the dearer case.
+    sentence = "It rained on the harbour, and nobody’s boat came in that day. "
     paragraph = "\n".join([sentence * 2] * 4) + "\n\n"
     chapter = paragraph * 1500
     path = tmp_path / "long.txt"

@@ -29,7 +29,7 @@ from tests.tools.live import MODEL, REPOSITORY, CoaProcess, Finished, engine_cou
 
 BOOK = REPOSITORY / "examples" / "novel" / "the-salt-ledger.txt"
 QUESTION = "For how many years had Bastian Orrow kept the Tide Clock when he died?"
-LIMITS = ["--notes", "paper", "--chunk-tokens", "700", "--note-tokens", "40", "--answer-tokens", "40"]
+LIMITS = ["--no-cache", "--notes", "paper", "--chunk-tokens", "700", "--note-tokens", "40", "--answer-tokens", "40"]
 OUTPUT = ["--json", "--show-notes", "--no-progress", "--quiet"]
 
 _WINDOW = 2048
