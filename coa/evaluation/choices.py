@@ -20,6 +20,9 @@ _ANNOUNCED = re.compile(
     r"([A-Z](?:\s*(?:,|and|&)?\s*[A-Z])*)(?![A-Za-z'])"
 )
 _LEADING = re.compile(r"^[\s(*\[\"']*([A-Z](?:\s*(?:,|and|&)\s*[A-Z]|[A-Z])*)(?=[\s).:,*\]\"']|$)")
+_BARE = re.compile(r"[\s(*\[\"']*([A-Za-z])[\s).:,*\]\"']*")
+# Not A and not I, which are words.
+_ALONE = re.compile(r"(?<![\w'])([B-HJ-Z])(?![\w'])")
 _MARKED = re.compile(r"[(\[]([A-Z])[)\]]|(?<![A-Za-z])([A-Z])(?=[).:])")
 
 
@@ -45,12 +48,15 @@ def exam(reply: str, right: str, options: Sequence[str]) -> float:
 def chosen_letters(reply: str, options: Sequence[str]) -> tuple[str, ...]:
     """The letters that a reply names as its choice, in order; by an option's text where it names no letter.
 
-    Looked for in turn: an <answer> tag, "the answer is B", a letter that the reply begins with, a letter that is marked
-    as one ("(B)", "B."), an option's text that stands in the reply when no other's does.
+    Looked for in turn: an <answer> tag, "the answer is B", a letter that the reply begins with, letters that are marked
+    as such ("(B)", "B."), the one letter that stands alone, the one option whose text stands in the reply.
     """
     known = LETTERS[: len(options)] if options else LETTERS
     tagged = _TAGGED.findall(reply)
     text = tagged[-1] if tagged else reply.strip()
+    bare = _BARE.fullmatch(text)
+    if bare is not None:
+        return tuple(c for c in bare[1].upper() if c in known)
     for pattern in (_ANNOUNCED, _LEADING):
         match = pattern.search(text)
         if match is not None and not _is_word(match, text):
@@ -61,6 +67,9 @@ def chosen_letters(reply: str, options: Sequence[str]) -> tuple[str, ...]:
     letters = tuple(letter for letter in marked if letter in known)
     if letters:
         return letters
+    alone = {c for c in _ALONE.findall(text) if c in known}
+    if len(alone) == 1:
+        return tuple(alone)
     named = [
         letter
         for letter, option in zip(LETTERS, options, strict=False)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -297,8 +298,12 @@ class _Asker:
         return await view.ask(item.set.documents[item.question.doc_id], item.question.asked)
 
     async def _control(self, item: Item) -> Answer:
-        view, asked, run_id = self._view(item), item.question.asked, f"eval-{item.key}"
-        control = item.arm.control or ""
+        view, asked, control = self._view(item), item.question.asked, item.arm.control or ""
+        run_id = self._started.get(item.key)
+        if run_id is None:
+            run_id = f"eval-{item.key[:8]}-{secrets.token_hex(4)}"  # of this evaluation's own, like a strategy's runs
+            self._ledger.start(item.key, run_id)
+            self._started[item.key] = run_id
         async with view.prepared(item.set.documents[item.question.doc_id], asked, run_id=run_id) as run:
             output = await run_graph(
                 build_control(control),
