@@ -34,11 +34,13 @@ nav { overflow: auto; padding: .8rem .6rem 3rem 1rem; border-right: 1px solid va
 main { overflow: auto; padding: .5rem clamp(1rem, 4vw, 4rem) 60vh; font-family: Georgia, "Times New Roman", serif; }
 nav ul { list-style: none; margin: 0; padding-left: 1.1rem; }
 nav > ul { padding-left: 0; }
-summary { cursor: pointer; padding: .1rem .2rem; border-radius: .2rem; }
-summary::marker { color: var(--dim); }
-nav li.leaf { padding: .1rem .2rem .1rem 1.15rem; }
-a { color: var(--link); text-decoration: none; }
-a:hover { text-decoration: underline; }
+nav li { padding: .1rem .2rem; }
+nav details { display: inline; }
+summary { cursor: pointer; display: inline; color: var(--dim); font-size: .82rem; border-radius: .2rem; }
+summary::before { content: "▸ "; }
+[open] > summary::before { content: "▾ "; }
+a { color: var(--link); text-decoration: underline; text-decoration-color: var(--line); text-underline-offset: .15em; }
+a:hover { text-decoration-color: currentColor; }
 :focus-visible { outline: 2px solid var(--link); outline-offset: 1px; }
 .number { color: var(--dim); font-variant-numeric: tabular-nums; margin-right: .35rem; }
 .opening { display: block; color: var(--dim); font-size: .82rem; line-height: 1.35; }
@@ -61,7 +63,7 @@ const shown = () => [...tree.querySelectorAll('a')].filter(a => a.offsetParent !
 tree.addEventListener('keydown', event => {
   const all = shown(), at = all.indexOf(document.activeElement);
   if (at < 0) return;
-  const box = all[at].parentElement.tagName === 'SUMMARY' ? all[at].parentElement.parentElement : null;
+  const box = all[at].parentElement.querySelector(':scope > details');
   let to = null;
   if (event.key === 'ArrowDown') to = all[at + 1];
   else if (event.key === 'ArrowUp') to = all[at - 1];
@@ -93,8 +95,10 @@ mark();
 
 def outline_to_html(outline: Outline, document: Document) -> str:
     """The whole file. Every stretch of the document's text is in it once, in order, what was not read marked so."""
-    digest = base64.b64encode(hashlib.sha256(_SCRIPT.encode()).digest()).decode()
-    policy = f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'; base-uri 'none'"
+    policy = (
+        f"default-src 'none'; style-src '{_digest(_STYLE)}'; script-src '{_digest(_SCRIPT)}'; base-uri 'none'; "
+        "form-action 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
+    )
     name = html.escape(outline.title or outline.document)
     language = html.escape(document.language or "und", quote=True)
     by_code = any(node.origin == "code" for node in outline.walk())
@@ -108,7 +112,7 @@ def outline_to_html(outline: Outline, document: Document) -> str:
         f"<title>Outline of {name}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n"
         f"<header><h1>{name}</h1>"
         f"<p>{html.escape(outline.document)}: {outline.n_sentences} sentences.{legend}</p></header>\n"
-        f'<nav aria-label="Outline"><ul>{tree}</ul></nav>\n<main tabindex="-1">{body}</main>\n'
+        f'<nav aria-label="Outline"><ul>{tree}</ul></nav>\n<main tabindex="0">{body}</main>\n'
         f"<script>{_SCRIPT}</script>\n</body>\n</html>\n"
     )
 
@@ -118,10 +122,16 @@ def _branch(node: OutlineNode, document: Document, *, depth: int) -> str:
     said = f'<span class="opening">{html.escape(opening(document, node))}</span>' if shows else ""
     link = f'<a href="#{node.id}"><span class="number">{node.number}</span>{html.escape(node.title) or "…"}</a>'
     if not node.nodes:
-        return f'<li class="leaf">{link}{said}</li>'
+        return f"<li>{link}{said}</li>"
     inner = "".join(_branch(n, document, depth=depth + 1) for n in node.nodes)
     opened = " open" if depth == 0 else ""
-    return f"<li><details{opened}><summary>{link}{said}</summary><ul>{inner}</ul></details></li>\n"
+    # The link stands beside the fold, not in it: one thing to press has no other in it.
+    fold = f"<details{opened}><summary>{len(node.nodes)} below</summary><ul>{inner}</ul></details>"
+    return f"<li>{link} {said}{fold}</li>\n"
+
+
+def _digest(code: str) -> str:
+    return "sha256-" + base64.b64encode(hashlib.sha256(code.encode()).digest()).decode()
 
 
 def _text(outline: Outline, document: Document) -> Iterator[str]:
