@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 import logging
 import secrets
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol
@@ -35,6 +36,8 @@ __all__ = ["Booking", "SingleFlight"]
 _log = logging.getLogger(__name__)
 
 _POLL_S = 0.05
+_PATIENCE = 2.0
+"""Times a prefix's own computing: the call that has the slot may just have begun, and has its reply to write."""
 _CHARS_PER_TOKEN = 3.5
 _RESTORE_S_PER_TOKEN = 2e-5
 """Measured: 30 MB for 1,280 tokens of SmolLM2 in 5 ms; checking the file takes three times as long."""
@@ -108,8 +111,13 @@ class Booking:
         self._seated = True
         prefer = None if self._prefix is None else self._prefix.last
         try:
-            while (slot := await self.cache.index.seat(self.id, engine.replica, prefer)) is None:  # noqa: ASYNC110
-                await asyncio.sleep(_POLL_S)  # another process has them all
+            patient_until = time.monotonic() + self._patience_s(engine)
+            while True:
+                patient = time.monotonic() < patient_until
+                slot = await self.cache.index.seat(self.id, engine.replica, prefer, patient=patient)
+                if slot is not None:
+                    break
+                await asyncio.sleep(_POLL_S)
         except BaseException:
             self._seated = False
             engine.seats.release()
@@ -282,6 +290,13 @@ class Booking:
             return
         labels = call_labels()
         await store.commit(key, file, StateOrigin(model=engine.group, document=labels.get("document", "")))
+
+    def _patience_s(self, engine: ServedEngine) -> float:
+        """How long a slot that is taken and has the prefix, or will have it, is worth waiting for: about as long as
+        computing the prefix takes. A state that was saved can be restored into any slot."""
+        if self._prefix is None or self._saving(engine):
+            return 0.0
+        return _PATIENCE * len(self._prefix.tokens) / self.cache.learned.view(engine.replica).prefill_tps
 
     def _saving(self, engine: ServedEngine) -> bool:
         return engine.adapter.saves and engine.id in self.cache.stores

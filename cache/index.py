@@ -95,10 +95,12 @@ class PrefixIndex(Protocol):
         """What came of a prediction, in tokens: what the engine did not have any more is dropped."""
         ...
 
-    async def seat(self, request: str, replica: Replica, prefer: bytes | None = None) -> int | None:
+    async def seat(
+        self, request: str, replica: Replica, prefer: bytes | None = None, *, patient: bool = False
+    ) -> int | None:
         """A free slot of the replica, leased to the request until `unseat` (or for a minute, renewed by calling again
         with the same request): the one that holds `prefer` where that is free, else the one not used for longest;
-        None where all are taken."""
+        None where all are taken, and for a `patient` request also while the one that holds `prefer` is."""
         ...
 
     async def unseat(self, request: str, replica: Replica, slot: int, holds: bytes | None = None) -> None:

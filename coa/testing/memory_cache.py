@@ -60,7 +60,9 @@ class InMemoryIndex:
         if actual < predicted:
             await self.dropped(replica, gone)
 
-    async def seat(self, request: str, replica: Replica, prefer: bytes | None = None) -> int | None:
+    async def seat(
+        self, request: str, replica: Replica, prefer: bytes | None = None, *, patient: bool = False
+    ) -> int | None:
         """See `PrefixIndex`."""
         for slot in range(replica.slots):
             if self.seats.setdefault((replica.id, slot), request) == request:
