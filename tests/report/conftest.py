@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -59,6 +60,12 @@ class StoredRuns:
     def note(self, run_id: str, chunk: int, text: str, **changes: object) -> None:
         note = StoredNote(0, chunk, text, chunk, informative=True, usage=CALLED, seconds=1.5)
         self.store.add_note(run_id, replace(note, **changes))  # type: ignore[arg-type]
+
+    def notes(self, run_id: str, texts: Sequence[str]) -> None:
+        """A note for each chunk, written at once: a session waits for the disk after each."""
+        notes = (StoredNote(0, n, text, n, informative=True, usage=CALLED, seconds=1.5) for n, text in enumerate(texts))
+        lines = (json.dumps({"kind": "note", **asdict(note)}) + "\n" for note in notes)
+        (self.store.path(run_id) / "notes.jsonl").write_text("".join(lines), encoding="utf-8")
 
     def step(self, run_id: str, key: str, payload: dict[str, object], **changes: object) -> None:
         self.store.add_step(run_id, replace(StoredStep(key, payload, CALLED, 0.5), **changes))  # type: ignore[arg-type]

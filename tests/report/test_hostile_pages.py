@@ -14,7 +14,9 @@ from typing import Any
 
 import pytest
 
+from coa.agents.checked import Checked
 from coa.agents.outline import Outline
+from coa.agents.outline_html import outline_to_html
 from coa.documents import read_document
 from coa.report.batch_index import IndexRow, batch_index
 from coa.report.page import json_block, page
@@ -175,13 +177,18 @@ def _index() -> str:
 def test_nothing_of_a_hostile_run_runs(tab: Tab, tmp_path: Path, runs: Any, guarded: bool) -> None:
     facts = _hostile_run(runs)
     unanswered = replace(facts, answer=None, record=replace(facts.record, state="failed"))
-    checked = replace(facts, record=replace(facts.record, task="check"))
-    for text in (run_page([facts]), run_page([facts, unanswered, checked])):
+    statements = (
+        Checked(_LINE, _LINE, "true", HOSTILE, tuple(facts.answer.citations[:2])),
+        Checked(HOSTILE, None, None, "", cause=_LINE),
+    )
+    checked = replace(facts, record=replace(facts.record, task="check"), checked=statements)
+    outline = outline_to_html(facts.outline, facts.document)
+    for text in (run_page([facts, unanswered, checked]), outline):
         assert _FOREIGN.search(text)
         assert _ran(tab, tmp_path / "page.html", text if guarded else _FOREIGN.sub("", text)) == []
         found = tab.evaluate(_ELEMENTS)
         assert found == {"handlers": 0, "foreign": [], "scripts": 1, "styles": 1, "away": []}
-        assert tab.evaluate("document.body.textContent").count("ran('script')") > 10
+        assert tab.evaluate("document.body.textContent").count("ran('script')") >= 2
     assert tab.told("Page.javascriptDialogOpening") == []
     assert tab.told("Runtime.exceptionThrown") == []
 

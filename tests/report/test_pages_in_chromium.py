@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from coa.agents.outline_html import outline_to_html
 from coa.documents import read_document
 from coa.report.batch_index import IndexRow, batch_index
 from coa.report.facts import RunFacts
@@ -119,10 +120,8 @@ def test_a_run_of_300_chunks_over_three_megabytes_opens_at_once_and_is_searched_
     document = read_document(_book(6_800), name="big.txt")
     run_id = runs.begin(document, budget=2_700)
     n_chunks = runs.plan(run_id, document).n_chunks
-    lines: list[str] = []
-    for n in range(n_chunks):
-        lines = [*lines[-20:], f"- The keeper counted the steps of stair {n} twice. [{n + 1}.2][{n + 1}.3]"]
-        runs.note(run_id, n, "\n".join(lines))
+    lines = [f"- The keeper counted the steps of stair {n} twice. [{n}.2][{n}.3]" for n in range(1, n_chunks + 1)]
+    runs.notes(run_id, ["\n".join(lines[max(0, n - 20) : n + 1]) for n in range(n_chunks)])
     runs.answer(run_id, "Here [1].", [cited(document, "Paragraph 6799")])
     text = run_page([runs.facts(run_id)])
     assert n_chunks >= 300
@@ -192,8 +191,11 @@ def test_axe_finds_nothing_serious_in_light_and_dark(
 ) -> None:
     """Small pages that hold one of everything: `tests/tools/page_figures.py` does the same with whole books."""
     bad: dict[str, list[str]] = {}
+    facts = _structured(runs, cited)
+    assert facts.outline is not None
     for name, text in (
-        ("structured", run_page([_structured(runs, cited)])),
+        ("structured", run_page([facts])),
+        ("outline", outline_to_html(facts.outline, facts.document)),
         ("evaluation", _eval_like()),
         ("index", _index()),
     ):
