@@ -44,6 +44,8 @@ _SILENCE_S = 2.0
 _RETRY_S = 5.0
 _MOST_AT_ONCE = 256
 _HWM = 100_000
+# A script that takes in more would keep Redis from answering calls meanwhile.
+_HASHES_AT_ONCE = 500
 
 
 class KvSink(Protocol):
@@ -75,11 +77,16 @@ class IndexSink:
 
     async def held(self, hashes: Sequence[bytes]) -> None:
         """See `KvSink`."""
-        await self._index.held(self._replica(), hashes)
+        for start in range(0, len(hashes), _HASHES_AT_ONCE):
+            await self._index.held(self._replica(), hashes[start : start + _HASHES_AT_ONCE])
 
     async def dropped(self, hashes: Sequence[bytes] | None) -> None:
         """See `KvSink`."""
-        await self._index.dropped(self._replica(), hashes)
+        if hashes is None:
+            await self._index.dropped(self._replica(), None)
+            return
+        for start in range(0, len(hashes), _HASHES_AT_ONCE):
+            await self._index.dropped(self._replica(), hashes[start : start + _HASHES_AT_ONCE])
 
     async def restarted(self) -> None:
         """See `KvSink`."""
