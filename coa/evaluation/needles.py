@@ -149,7 +149,7 @@ def thread_questions(
 ) -> Made:
     """`n_threads` threads of `hops` links each, mixed through the text, and a question for each thread's end.
 
-    Raises: ConfigError where the text has fewer sentences than there are links.
+    Raises: ConfigError where the text has too few sentences to tell the order of the links by.
     """
     if hops < 1 or n_threads < 1:
         raise ConfigError("a thread has at least one link, and there is at least one thread.")
@@ -166,8 +166,10 @@ def thread_questions(
         of_thread.append(list(range(len(needles), len(needles) + hops)))
         needles += [Needle(link, depth) for link, depth in zip(links, depths, strict=True)]
     stack = hidden(source, needles, language)
-    if len(set(_places(stack))) < len(needles):
-        raise ConfigError("the text has too few sentences for that many links.")
+    for links_of in of_thread:
+        starts = [stack.needles[n].start for n in links_of]
+        if order != "random" and starts != sorted(starts, reverse=order == "backward"):
+            raise ConfigError(f"the text has too few sentences for {hops} links in that order.")
     questions = [
         {
             "question": Template(wording.followed).substitute(key=thread[0]),
@@ -196,16 +198,6 @@ def _meta(stack: Haystack, needles: Sequence[int], **more: Any) -> dict[str, Any
         "inserted": [list(span) for span in stack.inserted],
         **more,
     }
-
-
-def _places(stack: Haystack) -> list[int]:
-    """Where the needles would stand in the source."""
-    taken = 0
-    places = []
-    for span in stack.inserted:
-        places.append(span.start - taken)
-        taken += span.length
-    return places
 
 
 def _names(source: str, n: int, rng: random.Random) -> list[str]:

@@ -96,9 +96,10 @@ def _leval(path: Path) -> _Made:
     for n, raw in enumerate(_objects(path)):
         doc_id = _add(documents, raw["input"], f"{path.stem}-{n:03d}")
         score = {"exam": "exam", "f1": "f1"}.get(raw["evaluation"], "rouge")
-        metrics |= dict.fromkeys(_leval_metrics(score))
         for at, (asked, right) in enumerate(zip(raw["instructions"], raw["outputs"], strict=True)):
-            questions.append(_leval_question(f"{path.stem}-{n:03d}-{at:02d}", doc_id, asked, right, score))
+            question, own = _leval_question(f"{path.stem}-{n:03d}-{at:02d}", doc_id, asked, right, score)
+            questions.append(question)
+            metrics |= dict.fromkeys(own)
     return questions, documents, tuple(metrics)
 
 
@@ -106,7 +107,8 @@ def _leval_metrics(score: str) -> tuple[str, ...]:
     return ("rougeL", "rouge1", "rouge2") if score == "rouge" else (score,)
 
 
-def _leval_question(ident: str, doc_id: str, asked: str, right: str, score: str) -> Question:
+def _leval_question(ident: str, doc_id: str, asked: str, right: str, score: str) -> tuple[Question, tuple[str, ...]]:
+    """The question and what it is scored by."""
     says = re.match(r"\s*(True|False)\b", right)
     options: tuple[str, ...] = ()
     answers: tuple[str, ...] = (right,)
@@ -118,9 +120,10 @@ def _leval_question(ident: str, doc_id: str, asked: str, right: str, score: str)
     elif score == "exam":  # gsm100 and topic retrieval: the answer itself
         own = ("contains",)
     hint = "" if score == "exam" else f"Answer in about {max(1, len(right.split()))} words."
-    return Question(
+    question = Question(
         ident, doc_id, asked.strip(), answers, score, options=options, instruction=hint, meta={"metrics": own}
     )
+    return question, own
 
 
 _RULER_QUESTION = re.compile(r"\n(?:Question:\s*)?(?P<question>[^\n]*\S[^\n]*)\s*\Z")
