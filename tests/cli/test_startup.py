@@ -25,6 +25,7 @@ def environment(home: Path) -> dict[str, str]:
         ["--help"],
         ["--version"],
         ["ask", "--help"],
+        ["eval", "run", "--help"],
         ["runs", "list"],
         ["runs"],
         ["config", "show"],
