@@ -180,7 +180,7 @@ def warm(place: Place, tmp_path: Path) -> int:
         assert first.said == second.said == place.plain
         assert second.computed < first.computed / 2
         place.tails = second.computed
-    assert len(states(place)) == 2
+    assert len(states(place)) >= 2
     return place.tails
 
 
