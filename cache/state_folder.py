@@ -34,7 +34,7 @@ ENDING = ".kv"
 _MANIFEST = ".json"
 _NEW = ".new"
 _ENDINGS = (_NEW, _MANIFEST, ENDING)
-_GRACE_S = 600.0
+_GRACE_S = 120.0
 """How long a file without a manifest may be a save that is under way, since it was last written to."""
 _MIN_FREE_BYTES = 256_000_000
 """Left on the disk for others. An engine that runs out of space may say that it saved: that cannot happen above."""
