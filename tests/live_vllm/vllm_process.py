@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import secrets
+import shutil
 import signal
 import socket
 import subprocess
@@ -43,8 +45,10 @@ def free_port() -> int:
 class _Child:
     """A process with its output in a file; in a group of its own."""
 
-    def __init__(self, log: Path) -> None:
-        self._log = log
+    def __init__(self, kind: str) -> None:
+        # A unix socket's path has to be short.
+        self._folder = Path(tempfile.gettempdir()) / f"coa-{kind}-{secrets.token_hex(4)}"
+        self._log = self._folder / "log"
         self._file: IO[bytes] | None = None
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -53,12 +57,13 @@ class _Child:
         assert self._process is not None
         return self._process.pid
 
-    def _spawn(self, command: Sequence[object], env: dict[str, str], cwd: Path) -> None:
+    def _spawn(self, command: Sequence[object], env: dict[str, str]) -> None:
+        self._folder.mkdir(exist_ok=True)
         self._file = self._log.open("ab")
         self._process = subprocess.Popen(
             ["nice", "-n", "10", *(str(part) for part in command)],
             env={**{k: v for k, v in os.environ.items() if k != "PYTHONPATH"}, **env},
-            cwd=cwd,
+            cwd=self._folder,
             stdin=subprocess.DEVNULL,
             stdout=self._file,
             stderr=subprocess.STDOUT,
@@ -75,8 +80,9 @@ class _Child:
                 if answers():
                     return
             time.sleep(0.25)
+        problem = self._problem()
         self.stop()
-        raise RuntimeError(f"{what} does not answer: {self._problem()}")
+        raise RuntimeError(f"{what} does not answer: {problem}")
 
     def _problem(self) -> str:
         """What its log says of errors, or ends with."""
@@ -95,6 +101,7 @@ class _Child:
             process.wait()
         if self._file is not None:
             self._file.close()
+        shutil.rmtree(self._folder, ignore_errors=True)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -113,13 +120,11 @@ class VllmProcess(_Child):
         self._home = home
         self._core = core
         self._blocks = -(-cache_tokens // BLOCK) + 1  # one block is the null block
-        # A unix socket's path has to be short.
-        self._folder = tempfile.TemporaryDirectory(prefix="coa-vllm-")
-        super().__init__(Path(self._folder.name) / "log")
+        super().__init__("vllm")
 
     def launch(self) -> None:
         """Begins to start; `ready` waits for it."""
-        folder = self._folder.name
+        folder = self._folder
         events = {
             "enable_kv_cache_events": True,
             "publisher": "zmq",
@@ -150,7 +155,7 @@ class VllmProcess(_Child):
             "HF_HUB_OFFLINE": "1",
             "TRANSFORMERS_OFFLINE": "1",
         }
-        self._spawn(command, env, Path(folder))
+        self._spawn(command, env)
 
     def ready(self) -> None:
         """Returns when it serves. Raises: RuntimeError with the end of its log."""
@@ -181,8 +186,7 @@ class SglangRouter(_Child):
         self.root_url = f"http://127.0.0.1:{self.port}"
         self._home = home
         self._engines = engines
-        self._folder = tempfile.TemporaryDirectory(prefix="coa-router-")
-        super().__init__(Path(self._folder.name) / "log")
+        super().__init__("router")
 
     def __enter__(self) -> Self:
         command = [self._home / "router" / "bin" / "python", "-m", "sglang_router.launch_router"]
@@ -191,7 +195,7 @@ class SglangRouter(_Child):
         # Its own thresholds are for large engines: with 64 calls of difference two small ones are never balanced.
         command += ["--cache-threshold", 0.3, "--balance-abs-threshold", 4, "--balance-rel-threshold", 1.5]
         command += ["--worker-urls", *(engine.root_url for engine in self._engines)]
-        self._spawn(command, {}, Path(self._folder.name))
+        self._spawn(command, {})
         self._await(self._knows_a_model, "sglang-router")
         return self
 
