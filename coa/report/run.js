@@ -37,14 +37,15 @@ const go = (id, keepFocus) => {
   return true;
 };
 
-const here = () => decodeURIComponent(location.hash.slice(1));
+/* Ids are plain ASCII; an address that somebody wrote may be anything. */
+const here = () => location.hash.slice(1);
 
 document.addEventListener('click', event => {
   const link = event.target.closest('a[href^="#"]');
   if (link) {
     from = link;
     /* The same link again changes no address, and tells of no change. */
-    if (here() === decodeURIComponent(link.hash.slice(1))) { event.preventDefault(); go(here()); }
+    if (location.hash === link.hash) { event.preventDefault(); go(here()); }
     return;
   }
   const bar = event.target.closest('[data-go]');
