@@ -48,6 +48,7 @@ class SlotFiles:
         self._stems: dict[str, set[str]] = {}
         self._checked: dict[tuple[str, int, int, int], str] = {}
         """Digests of files that were read, by name, inode, time and size."""
+        self._looked: int | None = None
         self._begun: dict[str, set[str]] = {}
         self._said: set[str] = set()
 
@@ -125,11 +126,14 @@ class SlotFiles:
         return None
 
     def _look(self) -> None:
+        """Learns what is there, where the folder changed since the last look."""
+        changed = self._folder.changed()
+        if changed is not None and changed == self._looked:
+            return
         stems: dict[str, set[str]] = {}
-        for held in self._folder.listing():
-            if held.whole:
-                stems.setdefault(held.name, set()).add(held.stem)
-        self._stems = stems
+        for stem in self._folder.stems():
+            stems.setdefault(stem.rpartition(".")[0], set()).add(stem)
+        self._stems, self._looked = stems, changed
 
     def _usable(self, key: StateKey, stem: str) -> Manifest:
         """The manifest of a file that is what it says. Raises: Unusable."""
@@ -218,6 +222,8 @@ class SlotFiles:
     def _take_out(self, key: StateKey, stem: str, cause: str) -> None:
         self._stems.get(key.name, set()).discard(stem)
         self._folder.remove(stem)
+        if not cause:
+            return
         self._say(f"a state of {key.n_tokens} tokens is discarded: {cause}")
         if self._stats is not None:
             self._stats.discarded(cause)

@@ -80,7 +80,7 @@ class StateStore(Protocol):
         ...
 
     async def discard(self, key: StateKey, cause: str) -> None:
-        """Takes out a state that turned out to be of no use."""
+        """Takes out a state that turned out to be of no use; in silence for an empty `cause`."""
         ...
 
     async def pin(self, keys: Sequence[StateKey], *, until: float) -> None:

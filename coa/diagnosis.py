@@ -11,6 +11,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
+from coa.cache.kv_cache import KvCache
+from coa.cache.opening import prefix_cache_for
+from coa.cache.state_probe import probe_state
 from coa.config import Settings, resolve_environment
 from coa.errors import CoaError
 from coa.llm.chat import ChatModel
@@ -63,7 +66,9 @@ async def test_model(settings: Settings) -> list[Check]:
     Five calls a deployment; replies that were kept from before are not used.
     """
     try:
-        gateway = await open_gateway(settings.model_copy(update={"response_cache": False}))
+        gateway = await open_gateway(
+            settings.model_copy(update={"response_cache": False}), make_prefix_cache=prefix_cache_for(settings)
+        )
     except CoaError as error:
         return [Check("model", "fail", str(error))]
     try:
@@ -71,6 +76,7 @@ async def test_model(settings: Settings) -> list[Check]:
         for name, model in gateway.models.items():
             roles = sorted(role for role, named in settings.roles.items() if named == name)
             checks += await _model(gateway, model, settings, roles)
+        checks += await _saved_states(gateway)
         checks.append(await asyncio.to_thread(_limits, gateway, settings))
         return checks
     finally:
@@ -240,6 +246,26 @@ async def _structured(model: OpenModel, deployment: Deployment, chat: ChatModel)
         yield Check("structured output", "ok", f"JSON as asked; {how}")
     else:
         yield Check("structured output", "warn", f"the reply is not the JSON that was asked for; {how}")
+
+
+async def _saved_states(gateway: Gateway) -> list[Check]:
+    """Whether engines that save attention KV do, each tried out."""
+    cache, checks = gateway.prefix_cache, []
+    if cache is None:
+        return []
+    assert isinstance(cache, KvCache)  # noqa: S101 - made by prefix_cache_for
+    for deployment in cache.engines:
+        name = "saved states" if len(cache.engines) == 1 else f"{deployment}: saved states"
+        try:
+            found = await probe_state(cache, deployment)
+        except CoaError as error:
+            checks.append(Check(name, "warn", str(error)))
+            continue
+        if found is not None:
+            again = f"{found.restored_s:.2f} s after {found.computed_s:.2f} s"
+            size = f"{found.tokens} tokens, {_size(found.n_bytes)}, saved in {found.saved_s:.2f} s"
+            checks.append(Check(name, "ok", f"{size}; restored instead of computed: {again}"))
+    return checks
 
 
 async def _price(deployment: Deployment) -> Check:

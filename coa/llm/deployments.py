@@ -8,6 +8,11 @@ Of an entry's `model_info` coa reads, next to litellm's own keys:
     input_cost_per_token    dollars; both or none
     output_cost_per_token
     tokenizer               path to a tokenizer.json, "server" (the engine's own), or "estimate"
+    slot_save_path          llama.cpp's `--slot-save-path`, where this process sees the same folder: saved states
+    n_ubatch                llama.cpp's `--ubatch-size` where it is not 512
+    kv_type, adapter        KV type and LoRA adapter that the engine was started with: states of others are not taken
+    kv_events, kv_replay    ZMQ addresses of vLLM's or SGLang's KV events, where the engine does not tell them
+    kv_topic
 
 and of its `litellm_params` a `model` of "coa/<catalogue name or path to a .gguf file>", which is an engine that
 coa itself starts in its process.
