@@ -36,7 +36,7 @@ __all__ = ["Booking", "SingleFlight"]
 _log = logging.getLogger(__name__)
 
 _POLL_S = 0.05
-_PATIENCE = 2.0
+_PATIENCE = 3.0
 """Times a prefix's own computing: the call that has the slot may just have begun, and has its reply to write."""
 _CHARS_PER_TOKEN = 3.5
 _RESTORE_S_PER_TOKEN = 2e-5
@@ -73,6 +73,9 @@ class Booking:
     """Of the prefilled ones, those that were computed ahead."""
     _restored: int = 0
     _predicted: int = 0
+    _patient: bool = False
+    """Whether the slot was had before the wait for the one that holds the prefix was over."""
+    _sent_at: float = 0.0
     _in_place: bool = False
     """Whether the slot holds the aligned prefix and nothing else."""
     _cause: str = ""
@@ -113,8 +116,8 @@ class Booking:
         try:
             patient_until = time.monotonic() + self._patience_s(engine)
             while True:
-                patient = time.monotonic() < patient_until
-                slot = await self.cache.index.seat(self.id, engine.replica, prefer, patient=patient)
+                self._patient = time.monotonic() < patient_until
+                slot = await self.cache.index.seat(self.id, engine.replica, prefer, patient=self._patient)
                 if slot is not None:
                     break
                 await asyncio.sleep(_POLL_S)
@@ -134,7 +137,8 @@ class Booking:
         if not engine.slotted:
             with self._forgiven("looking at a prefix"):
                 self._prefix = await engine.prefix_of(self.prompt)
-            self._predicted = self._choice.hit_tokens if self._choice is not None else 0
+            self._predicted = self._choice.held_tokens if self._choice is not None else 0
+            self._sent_at = time.monotonic()
             return Prepared({})
         if self._slot is None:
             return Prepared({})
@@ -147,7 +151,9 @@ class Booking:
                 body["cache_prompt"] = self._in_place
             else:
                 body["cache_prompt"] = True
-                self._predicted = self._choice.hit_tokens if self._choice is not None else 0
+                # In another slot than the one that holds it, which is taken, nothing of it is there.
+                self._predicted = self._choice.held_tokens if self._choice is not None and self._patient else 0
+        self._sent_at = time.monotonic()
         return Prepared(body, self._prefilled)
 
     async def compute(self, deployment: str) -> int | None:
@@ -162,7 +168,7 @@ class Booking:
             if self._saving(engine):
                 await self._place(engine)
             else:
-                self._prefilled = await engine.adapter.prefill(self._prefix.aligned, slot=self._slot)
+                self._prefilled = await self._prefill(engine, self._prefix)
             if self.ahead and self._prefilled:
                 self.cache.charge_ahead(self._prefix.state, self._prefilled)
             await self.cache.index.held(engine.replica, self._prefix.hashes)
@@ -197,11 +203,12 @@ class Booking:
 
     async def _book(self, engine: ServedEngine, measured: Measured) -> None:
         """What the call showed."""
+        wall_s = time.monotonic() - self._sent_at if self._sent_at else None
         prefix, index = self._prefix, self.cache.index
         replica = self._replica or engine.replica
         # Where replies do not tell what was cached, a prediction is neither right nor wrong.
         predicted = self._predicted if getattr(engine.adapter, "tells_cached", True) else 0
-        self.cache.learned.observe(replica, measured, predicted=predicted)
+        self.cache.learned.observe(replica, measured, predicted=predicted, wall_s=wall_s)
         if prefix is None:
             return
         if self._predicted > measured.cached_tokens and not self._cause:
@@ -249,10 +256,17 @@ class Booking:
         async with self.cache.flight.alone(key) as first:
             if not first and await self._restore(engine, store, key):
                 return
-            self._prefilled = await engine.adapter.prefill(self._prefix.aligned, slot=self._slot)
+            self._prefilled = await self._prefill(engine, self._prefix)
             self._in_place = True
             self._cause = self._cause or "it was never read before, or its state is gone"
             await self._save(engine, store, key)
+
+    async def _prefill(self, engine: ServedEngine, prefix: Prefix) -> int:
+        started = time.monotonic()
+        computed = await engine.adapter.prefill(prefix.aligned, slot=self._slot)
+        took = Measured(computed, 0, 0, prompt_s=time.monotonic() - started)
+        self.cache.learned.observe(engine.replica, took, predicted=0)
+        return computed
 
     async def _restore(self, engine: ServedEngine, store: StateStore, key: StateKey) -> bool:
         """Whether the slot holds the state now."""

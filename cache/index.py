@@ -68,6 +68,8 @@ class Choice:
     runner_up: str | None = None
     regret_tokens: int = 0
     """What the replica with the longest hit has more than the one chosen."""
+    held_tokens: int = 0
+    """Of the hit, what the replica held already; the rest is being computed by a call in flight."""
     shared: bool = True
     """False where the answer came from this process's own mirror, Redis being out of reach."""
 

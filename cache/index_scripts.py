@@ -135,6 +135,7 @@ local n_prompt, n_out, state, restore = tonumber(ARGV[5]), tonumber(ARGV[6]), to
 local block, wanted, packed, sizes = tonumber(ARGV[9]), ARGV[10], ARGV[11], ARGV[12]
 local n, count = #packed / 16, (#ARGV - 12) / 7
 local views, in_flight = {}, 0
+local function tokens_of(depth) return depth > 0 and tonumber(string.sub(sizes, 8 * depth - 7, 8 * depth)) or 0 end
 for r = 1, count do
   local k, a = 3 + 4 * (r - 1), 12 + 7 * (r - 1)
   local ix, fw, sl, ch = KEYS[k + 1], KEYS[k + 2], KEYS[k + 3], KEYS[k + 4]
@@ -142,8 +143,8 @@ for r = 1, count do
   view.prefill, view.decode, view.trust = tonumber(ARGV[a + 1]), tonumber(ARGV[a + 2]), tonumber(ARGV[a + 3])
   view.slots, view.capacity, view.owned = tonumber(ARGV[a + 4]), tonumber(ARGV[a + 5]), ARGV[a + 6] == 'owned'
   view.rank = tonumber(ARGV[a + 7])
-  local depth = math.max(view.depth, depth_held(ix, packed, n, now))
-  view.hit = depth > 0 and tonumber(string.sub(sizes, 8 * depth - 7, 8 * depth)) or 0
+  local held = depth_held(ix, packed, n, now)
+  view.hit, view.held = tokens_of(math.max(view.depth, held)), tokens_of(held)
   if view.owned then
     view.evict = evicted_slot(sl, ch, KEYS[2], view.slots, wanted, now, block)
   elseif view.capacity > 0 then
@@ -182,7 +183,7 @@ end
 local uncached = math.max(0, n_prompt - best.hit)
 if best.owned then uncached = math.min(uncached, math.max(0, n_prompt - state)) end
 book(KEYS[3 + 4 * (place - 1) + 2], request, deadline, now, uncached, n_out, packed, ttl)
-local told = {boot, place, best.hit, string.format('%.17g', best.cost), uncached}
+local told = {boot, place, best.hit, string.format('%.17g', best.cost), uncached, best.held}
 for _, view in ipairs(views) do
   told[#told + 1] = string.format('%.17g %.0f %.0f %.0f %.0f %.17g %.0f',
     view.cost, view.hit, view.calls, view.uncached, view.out, view.busy, view.evict)

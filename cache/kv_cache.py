@@ -35,8 +35,8 @@ class Learning(Protocol):
         """The replica with what has been learned of it."""
         ...
 
-    def observe(self, replica: Replica, measured: Measured, *, predicted: int) -> None:
-        """One finished call."""
+    def observe(self, replica: Replica, measured: Measured, *, predicted: int, wall_s: float | None = None) -> None:
+        """One finished call; `wall_s` is its whole time, for engines that do not tell the parts."""
         ...
 
     async def load(self, facts: Facts, replica: str) -> None:

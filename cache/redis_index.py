@@ -340,7 +340,7 @@ def _number(value: float) -> str:
 
 def _choice(answer: Sequence[Any], replicas: Sequence[Replica], *, shared: bool) -> Choice:
     place, hit = int(answer[1]) - 1, int(answer[2])
-    costs, hits = zip(*((float(view.split()[0]), int(view.split()[1])) for view in answer[5:]), strict=True)
+    costs, hits = zip(*((float(view.split()[0]), int(view.split()[1])) for view in answer[6:]), strict=True)
     others = [i for i in range(len(replicas)) if i != place]
     second = min(others, key=lambda i: costs[i]) if others else None
     return Choice(
@@ -349,6 +349,7 @@ def _choice(answer: Sequence[Any], replicas: Sequence[Replica], *, shared: bool)
         float(answer[3]),
         runner_up=None if second is None else replicas[second].id,
         regret_tokens=max(hits) - hit,
+        held_tokens=int(answer[5]),
         shared=shared,
     )
 

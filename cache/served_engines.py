@@ -25,6 +25,9 @@ _log = logging.getLogger(__name__)
 _RETRY_S = 15.0
 """How long an engine that could not be asked is left alone."""
 _KEPT_PREFIXES = 512
+_FIRST_SPEEDS = (200.0, 30.0)
+"""Tokens a second, prompt and reply, until the first call tells: a small model on few cores. Taken too low, a replica
+is believed busy for a while; taken too high, all the first calls would go to one."""
 
 
 class Prefix:
@@ -69,7 +72,7 @@ class ServedEngine:
         self.deployment = deployment
         self.group = group
         self.adapter = adapter
-        self.replica = Replica(deployment.id, "", adapter.kind, 1, 1000.0, 50.0, 1.0)
+        self.replica = Replica(deployment.id, "", adapter.kind, 1, *_FIRST_SPEEDS, 1.0)
         self.seats = asyncio.Semaphore(1)
         self._identity = identity
         self._clock = clock

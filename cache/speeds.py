@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
 from coa.cache.index import IndexKind, Replica
+from coa.cache.router import LEAST_SPEED
 from coa.llm.prefixes import Measured
 
 __all__ = ["Facts", "Speeds"]
@@ -49,6 +50,13 @@ class _Learned:
     def decode_tps(self) -> float | None:
         return self.reply_tokens / self.reply_s if self.reply_s > 0 else None
 
+    def split(self, computed: int, reply: int, wall_s: float, replica: Replica) -> tuple[float, float]:
+        """The parts of a whole time that prompt and reply probably took, by what is known of the speeds."""
+        prompt_s = computed / (self.prefill_tps or max(LEAST_SPEED, replica.prefill_tps))
+        reply_s = reply / (self.decode_tps or max(LEAST_SPEED, replica.decode_tps))
+        share = wall_s / (prompt_s + reply_s) if prompt_s + reply_s > 0 else 0.0
+        return prompt_s * share, reply_s * share
+
 
 class Speeds:
     """Implements `coa.cache.kv_cache.Learning`. A replica that has not been measured yet is taken to be like the mean
@@ -68,10 +76,14 @@ class Speeds:
             confidence=_TRUST[replica.kind] if known.confidence is None else known.confidence,
         )
 
-    def observe(self, replica: Replica, measured: Measured, *, predicted: int) -> None:
-        """One finished call; `predicted` tokens were expected to be cached, 0 where nothing was."""
+    def observe(self, replica: Replica, measured: Measured, *, predicted: int, wall_s: float | None = None) -> None:
+        """One finished call; `predicted` tokens were expected to be cached, 0 where nothing was. Of an engine that
+        tells no times, `wall_s` is the whole call's."""
         known = self._learned.get(replica.id, _Learned())
-        computed = measured.prompt_tokens - measured.cached_tokens
+        computed = max(0, measured.prompt_tokens - measured.cached_tokens)
+        if measured.prompt_s is None and measured.completion_s is None and wall_s is not None:
+            prompt_s, reply_s = known.split(computed, measured.completion_tokens, wall_s, replica)
+            measured = replace(measured, prompt_s=prompt_s, completion_s=reply_s)
         if measured.prompt_s is not None and measured.prompt_s > 0 and computed >= _LEAST_COMPUTED:
             known = replace(
                 known,

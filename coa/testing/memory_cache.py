@@ -37,7 +37,7 @@ class InMemoryIndex:
         hits = {r.id: self._hit(wanted, r) for r in replicas}
         best = min(replicas, key=lambda r: (-hits[r.id], sum(self.booked[r.id, r.epoch].values()), r.id))
         self.booked[best.id, best.epoch][wanted.request] = wanted.n_prompt - hits[best.id]
-        return Choice(best.id, hits[best.id], 0.0)
+        return Choice(best.id, hits[best.id], 0.0, held_tokens=hits[best.id])
 
     async def release(self, request: str, replica: Replica) -> None:
         """See `PrefixIndex`."""
@@ -139,7 +139,7 @@ class NothingLearned:
         """The replica itself."""
         return replica
 
-    def observe(self, replica: Replica, measured: Measured, *, predicted: int) -> None:
+    def observe(self, replica: Replica, measured: Measured, *, predicted: int, wall_s: float | None = None) -> None:
         """Forgets it."""
 
     async def load(self, facts: Facts, replica: str) -> None:

@@ -154,7 +154,7 @@ async def test_what_a_call_in_flight_computes_counts_as_there_until_it_ends(make
     sibling = chain("b", 20, after=hashes[:30])
     second = await index.reserve(wanted("two", sibling), [chosen])
     assert second is not None
-    assert second.hit_tokens == 30 * 64
+    assert (second.hit_tokens, second.held_tokens) == (30 * 64, 0)
     await index.release("two", chosen)
     await index.release("one", chosen)
     third = await index.reserve(wanted("three", hashes), [chosen])

@@ -94,3 +94,14 @@ async def test_figures_that_make_no_sense_count_as_nothing(text: str) -> None:
     await speeds.load(Memory(dict.fromkeys(told, text)), "a")
     seen = speeds.view(REPLICA)
     assert (seen.prefill_tps, seen.decode_tps, seen.confidence) == (1000.0, 50.0, 0.9)
+
+
+def test_an_engine_that_tells_no_times_is_known_by_whole_calls() -> None:
+    speeds = Speeds()
+    for computed, reply in [(2000, 10), (100, 60), (1500, 20), (50, 80)] * 10:
+        wall_s = computed / 400.0 + reply / 20.0
+        speeds.observe(REPLICA, Measured(computed, 0, reply), predicted=0, wall_s=wall_s)
+    assert speeds.view(REPLICA).prefill_tps == pytest.approx(400.0, rel=0.25)
+    assert speeds.view(REPLICA).decode_tps == pytest.approx(20.0, rel=0.25)
+    speeds.observe(OTHER, Measured(0, 0, 0), predicted=0, wall_s=1.0)
+    assert speeds.view(OTHER).decode_tps == speeds.view(REPLICA).decode_tps, "nothing was computed or written"

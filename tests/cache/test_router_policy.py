@@ -270,7 +270,7 @@ async def _script_and_policy_agree(replicas: list[Replica], told: list[tuple[Any
     answer = await index._mirror.run(index_scripts.RESERVE, keys, index._asked_for(call, replicas, clock.now))
     await index.close()
     views, costs = [], []
-    for replica, row in zip(replicas, answer[5:], strict=True):
+    for replica, row in zip(replicas, answer[6:], strict=True):
         cost, hit, calls, queued, out, busy, evict = row.split()
         costs.append(float(cost))
         views.append(View(replica, int(hit), int(calls), int(queued), int(out), float(busy), int(evict)))
