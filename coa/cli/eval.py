@@ -260,7 +260,7 @@ def _written(ledger: Ledger, verdict: VerdictOptions, *, html: Path, markdown: P
     write_file(markdown, report_markdown(summary, changed))
     write_result(to_json(summary.to_json()) if verdict.as_json else scores_markdown(summary))
     if summary.missing:
-        write_note(f"{summary.missing} answers are still missing")
+        write_note(f"answers still missing: {summary.missing}")
     write_note(f"wrote {html} and {markdown}")
     return summary
 

@@ -59,7 +59,7 @@ def _overview(summary: Summary) -> str:
     ]
     if summary.suite.get("judge"):
         told.append(f"judge: {summary.suite['judge']}")
-    missing = f'<p class="wary">{summary.missing} answers are still missing.</p>' if summary.missing else ""
+    missing = f'<p class="wary">Answers still missing: {summary.missing}.</p>' if summary.missing else ""
     return f'<p class="dim">{escaped("; ".join(told))}.</p>{missing}'
 
 

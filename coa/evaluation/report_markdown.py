@@ -25,7 +25,7 @@ def report_markdown(summary: Summary, changed: Sequence[Change] = ()) -> str:
     """All tables."""
     parts = [f"# {_cell(str(summary.suite['name']))}\n", _READING + "\n"]
     if summary.missing:
-        parts.append(f"{summary.missing} answers are still missing.\n")
+        parts.append(f"Answers still missing: {summary.missing}.\n")
     models = ", ".join(f"{arm['name']}: {arm['model']}" for arm in summary.suite["arms"])
     parts.append(f"Arms and models: {_cell(models)}.\n")
     against = change_table(changed)

@@ -19,6 +19,7 @@ N_STYLES = 8
 """Colours and shapes that arms are told apart by; a ninth arm begins anew."""
 _WIDTH, _HEIGHT = 360, 240
 _LEFT, _RIGHT, _TOP, _BOTTOM = 40, 12, 10, 40
+_TOPS = (0.1, 0.2, 0.5, 1.0)
 _SHAPES: tuple[Callable[[float, float], str], ...] = (
     lambda x, y: f'<circle cx="{x:.1f}" cy="{y:.1f}" r="5"/>',
     lambda x, y: f'<rect x="{x - 4.5:.1f}" y="{y - 4.5:.1f}" width="9" height="9"/>',
@@ -69,10 +70,11 @@ def cost_plot(summary: Summary, set_name: str) -> str | None:
         return _LEFT + 8 + (math.log10(x) - first) / (last - first) * (_WIDTH - _LEFT - _RIGHT - 16)
 
     ticks = [(place(10.0**power), _short(10**power)) for power in range(first, last + 1)]
-    body = "".join(_point(p, place(p.x)) for p in points)
+    top = _top(points)
+    body = "".join(_point(p, place(p.x), top) for p in points)
     name = SCORE_NAMES.get(metrics[0], metrics[0])
     title = f"{set_name}: {name} against cost. " + "; ".join(p.label for p in points)
-    return _drawn(title, "tokens per question", name, ticks, body)
+    return _drawn(title, "tokens per question", name, ticks, body, top=top)
 
 
 def slice_plot(summary: Summary, set_name: str, by: str) -> str | None:
@@ -83,8 +85,7 @@ def slice_plot(summary: Summary, set_name: str, by: str) -> str | None:
         return None
     step = (_WIDTH - _LEFT - _RIGHT) / len(values)
     places = {value: _LEFT + step * (n + 0.5) for n, value in enumerate(values)}
-    body = ""
-    told = []
+    lines: list[list[Point]] = []
     for n, arm in enumerate(summary.arms):
         cells = [(v, c) for v in values for c in found[v] if c.arm == arm]
         # Arms stand a little beside each other, so that intervals do not cover one another.
@@ -100,27 +101,26 @@ def slice_plot(summary: Summary, set_name: str, by: str) -> str | None:
             )
             for v, c in cells
         ]
-        if not points:
-            continue
-        line = " ".join(f"{p.x:.1f},{_y(p.y):.1f}" for p in points)
-        body += f'<polyline class="line s{n % N_STYLES}" points="{line}"/>' + "".join(_point(p, p.x) for p in points)
-        told.append("; ".join(p.label for p in points))
+        lines += [points] if points else []
+    top = _top([p for points in lines for p in points])
+    body = "".join(_line(points, top) for points in lines)
+    told = ["; ".join(p.label for p in points) for points in lines]
     metric = next(c.metric for cells in found.values() for c in cells)
     name = SCORE_NAMES.get(metric, metric)
     ticks = [(places[value], value) for value in values]
     title = f"{set_name}: {name} by {by}. " + ". ".join(told)
-    return _drawn(title, _AXES[by], name, ticks, body)
+    return _drawn(title, _AXES[by], name, ticks, body, top=top)
 
 
 _AXES = {"position": "where the evidence begins", "length": "length of the document"}
 
 
-def _drawn(title: str, x_name: str, y_name: str, ticks: Sequence[tuple[float, str]], body: str) -> str:
+def _drawn(title: str, x_name: str, y_name: str, ticks: Sequence[tuple[float, str]], body: str, *, top: float) -> str:
     right, bottom = _WIDTH - _RIGHT, _HEIGHT - _BOTTOM
     grid = "".join(
         f'<line class="grid" x1="{_LEFT}" x2="{right}" y1="{_y(share):.1f}" y2="{_y(share):.1f}"/>'
-        f'<text x="{_LEFT - 6}" y="{_y(share) + 4:.1f}" text-anchor="end">{share:.0%}</text>'
-        for share in (0, 0.25, 0.5, 0.75, 1)
+        f'<text x="{_LEFT - 6}" y="{_y(share) + 4:.1f}" text-anchor="end">{share * top:.0%}</text>'
+        for share in (0, 0.2, 0.4, 0.6, 0.8, 1)
     )
     narrow = len(ticks) > 3 and any(len(label) > 8 for _, label in ticks)
     labels = "".join(
@@ -136,12 +136,25 @@ def _drawn(title: str, x_name: str, y_name: str, ticks: Sequence[tuple[float, st
     )
 
 
-def _point(point: Point, x: float) -> str:
+def _line(points: Sequence[Point], top: float) -> str:
+    way = " ".join(f"{p.x:.1f},{_y(p.y / top):.1f}" for p in points)
+    style = points[0].style % N_STYLES
+    return f'<polyline class="line s{style}" points="{way}"/>' + "".join(_point(p, p.x, top) for p in points)
+
+
+def _point(point: Point, x: float, top: float) -> str:
     whisker = ""
     if point.low is not None and point.high is not None:
-        whisker = f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{_y(point.high):.1f}" y2="{_y(point.low):.1f}"/>'
-    mark = _mark(point.style, x, _y(point.y))
+        y1, y2 = _y(point.high / top), _y(point.low / top)
+        whisker = f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{y1:.1f}" y2="{y2:.1f}"/>'
+    mark = _mark(point.style, x, _y(point.y / top))
     return f'<g class="point s{point.style % N_STYLES}"><title>{escaped(point.label)}</title>{whisker}{mark}</g>'
+
+
+def _top(points: Sequence[Point]) -> float:
+    """Where the axis of scores ends; it always begins at 0."""
+    highest = max(p.y if p.high is None else p.high for p in points)
+    return next(top for top in _TOPS if highest <= top or top == _TOPS[-1])
 
 
 def _mark(style: int, x: float, y: float) -> str:

@@ -110,7 +110,7 @@ def change_table(changed: Sequence[Change]) -> Table | None:
     """What differs from the baseline."""
     if not changed:
         return None
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for c in changed:
         gap = c.difference
         rows.append(

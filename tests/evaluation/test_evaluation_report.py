@@ -84,7 +84,10 @@ def _ledger(folder: Path, replies: dict[str, dict[str, Answer | None]]) -> Ledge
 @pytest.fixture
 def summary(tmp_path: Path) -> Summary:
     """Arm "good" answers both kinds, arm "poor" one of them wrongly and the other not at all."""
-    good = {"who": _answer("Ada [1]", cites=[(0, 18)], tokens=900), "colour": _answer("red", tokens=900)}
+    good: dict[str, Answer | None] = {
+        "who": _answer("Ada [1]", cites=[(0, 18)], tokens=900),
+        "colour": _answer("red", tokens=900),
+    }
     return summarise(_ledger(tmp_path / "ledger", {"good": good, "poor": {"who": _answer(HOSTILE), "colour": None}}))
 
 
@@ -162,7 +165,7 @@ def test_an_evaluation_in_hand_is_reported_with_what_is_missing(tmp_path: Path) 
     (ledger.folder / "results.jsonl").write_text("".join(lines[:5]) + lines[5][:40])  # killed in the middle of a line
     summary = summarise(ledger)
     assert summary.missing == 7
-    assert "7 answers are still missing" in report_html(summary)
+    assert "Answers still missing: 7" in report_html(summary)
 
 
 @pytest.mark.parametrize(

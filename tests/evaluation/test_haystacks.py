@@ -161,7 +161,7 @@ def test_a_generated_set_is_read_back_with_its_evidence_and_is_the_same_for_its_
 
 
 def test_facts_are_scattered_in_their_order(tmp_path: Path) -> None:
-    story = {
+    story: dict[str, Any] = {
         "facts": ["Mary went to the garden.", "John took the milk.", "John went to the office."],
         "question": "Where is the milk?",
         "answers": ["office"],
