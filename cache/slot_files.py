@@ -118,6 +118,9 @@ class SlotFiles:
             for stem in sorted(self._stems.get(key.name, ())):
                 try:
                     manifest = self._usable(key, stem)
+                except FileNotFoundError:
+                    self._stems[key.name].discard(stem)  # another process made room
+                    continue
                 except Unusable as cause:
                     self._take_out(key, stem, str(cause))
                     continue
@@ -136,7 +139,7 @@ class SlotFiles:
         self._stems, self._looked = stems, changed
 
     def _usable(self, key: StateKey, stem: str) -> Manifest:
-        """The manifest of a file that is what it says. Raises: Unusable."""
+        """The manifest of a file that is what it says. Raises: Unusable; FileNotFoundError as `StateFolder.read`."""
         manifest = self._folder.read(stem)
         if manifest.key != key:
             raise Unusable("another identity")
@@ -148,6 +151,7 @@ class SlotFiles:
             if self._digest(path) != manifest.digest:
                 raise Unusable("altered")
         except FileNotFoundError:
+            self._folder.read(stem)  # a state that is taken out loses its manifest first
             raise Unusable("vanished") from None
         return manifest
 
@@ -233,7 +237,7 @@ class SlotFiles:
         for held in sorted((h for h in self._folder.listing() if h.whole), key=lambda h: h.used):
             try:
                 found.append(self._folder.read(held.stem))
-            except Unusable:
+            except (Unusable, FileNotFoundError):
                 continue
         return found
 

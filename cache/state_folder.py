@@ -39,6 +39,8 @@ _GRACE_S = 120.0
 _MIN_FREE_BYTES = 256_000_000
 """Left on the disk for others. An engine that runs out of space may say that it saved: that cannot happen above."""
 _LOCK_S = 2.0
+_MOMENT_NS = 100_000_000
+"""Within which a file system may give two changes of a folder the same time."""
 _READ_BYTES = 1 << 20
 
 
@@ -146,12 +148,27 @@ class StateFolder:
                         found.setdefault(stem, _Files()).add(f".{ending}", entry.stat())
         return [Held(stem, files.n_bytes, files.used, files.whole) for stem, files in found.items()]
 
+    def stems(self) -> set[str]:
+        """Of the states."""
+        with contextlib.suppress(FileNotFoundError), os.scandir(self.path) as entries:
+            names = {entry.name for entry in entries}
+            stems = (name.removesuffix(_MANIFEST) for name in names if name.endswith(_MANIFEST))
+            return {stem for stem in stems if "." in stem and f"{stem}{ENDING}" in names}
+        return set()
+
+    def changed(self) -> int | None:
+        """A number that is another one after files came or went; None where that cannot be told, as it is for a
+        moment after each change."""
+        try:
+            changed = self.path.stat().st_mtime_ns
+        except FileNotFoundError:
+            return None
+        return changed if time.time_ns() - changed > _MOMENT_NS else None
+
     def read(self, stem: str) -> Manifest:
-        """The manifest of a state. Raises: Unusable."""
+        """The manifest of a state. Raises: Unusable; FileNotFoundError where somebody took the state out."""
         try:
             told = _ManifestFile.model_validate_json((self.path / f"{stem}{_MANIFEST}").read_bytes())
-        except FileNotFoundError:
-            raise Unusable("vanished") from None
         except ValidationError:
             raise Unusable("manifest is damaged") from None
         key = StateKey(bytes.fromhex(told.identity), bytes.fromhex(told.hash), told.n_tokens)

@@ -107,13 +107,29 @@ async def test_what_is_wrong_is_said_once(folder: Path, caplog: pytest.LogCaptur
     assert [r.getMessage() for r in caplog.records] == ["a state of 128 tokens is discarded: truncated."]
 
 
-async def test_a_file_or_a_manifest_that_vanished_is_a_miss(folder: Path) -> None:
-    store = opened(folder)
-    for ending in ("kv", "json"):
-        manifest = await saved(store, key())
-        (folder / manifest.file).with_suffix(f".{ending}").unlink()
+async def test_a_file_that_vanished_is_a_miss_and_takes_its_manifest_along(folder: Path, stats: KvStats) -> None:
+    manifest = await saved(opened(folder), key())
+    (folder / manifest.file).unlink()
+    assert await opened(folder, stats).find(key()) is None
+    assert stats.totals().top("discarded") == []  # not a state, so nobody looks at it
+    manifest = await saved(opened(folder), key())
+    store = opened(folder, stats)
+    assert await store.find(key()) is not None
+    (folder / manifest.file).unlink()
+    assert await store.find(key()) is None
+    assert stats.totals().top("discarded") == [("vanished", 1)]
+
+
+async def test_a_state_that_another_process_evicted_is_no_news(
+    folder: Path, stats: KvStats, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = opened(folder, stats)
+    await saved(store, key())
+    await opened(folder).prune(0)
+    with caplog.at_level(logging.WARNING):
         assert await store.find(key()) is None
-        assert await opened(folder).find(key()) is None
+    assert caplog.records == []
+    assert stats.totals().top("discarded") == []
 
 
 @pytest.mark.parametrize(
