@@ -38,6 +38,7 @@ class VerdictOptions:
         typer.Option(
             "--fail-under",
             metavar="[SET/][ARM:]SCORE=VALUE",
+            envvar="COA_EVAL_FAIL_UNDER",
             help="Exit 8 where a score is lower; may be repeated.",
         ),
     ] = None
@@ -85,8 +86,12 @@ class AskOptions:
     limit: Annotated[
         int | None, typer.Option(min=1, metavar="N", envvar="COA_EVAL_LIMIT", help="Questions of each set, at most.")
     ] = None
-    sets: Annotated[list[str] | None, typer.Option("--set", metavar="NAME", help="Only this set.")] = None
-    arms: Annotated[list[str] | None, typer.Option("--arm", metavar="NAME", help="Only this arm, for now.")] = None
+    sets: Annotated[
+        list[str] | None, typer.Option("--set", metavar="NAME", envvar="COA_EVAL_SETS", help="Only this set.")
+    ] = None
+    arms: Annotated[
+        list[str] | None, typer.Option("--arm", metavar="NAME", envvar="COA_EVAL_ARMS", help="Only this arm, for now.")
+    ] = None
     jobs: Annotated[
         int, typer.Option("--jobs", "-j", min=1, metavar="N", envvar="COA_EVAL_JOBS", help="Questions at once.")
     ] = 1

@@ -45,7 +45,10 @@ class GenerateOptions:
         Path, typer.Option("--out", metavar="DIR", envvar="COA_EVAL_SET", help="A new folder for the set.")
     ] = Path("generated")
     source: Annotated[
-        list[Path] | None, typer.Option("--source", metavar="FILE", help="A text to hide it in; may be repeated.")
+        list[Path] | None,
+        typer.Option(
+            "--source", metavar="FILE", envvar="COA_EVAL_SOURCES", help="A text to hide it in; may be repeated."
+        ),
     ] = None
     lengths: Annotated[
         str, typer.Option(metavar="N,N", envvar="COA_EVAL_LENGTHS", help="Characters of the texts, before hiding.")

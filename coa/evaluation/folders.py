@@ -2,7 +2,7 @@
 
     FOLDER/questions.jsonl     one object a line: id, doc_id, question, answers, and where there are any options,
                                evidence, type, meta
-    FOLDER/docs/<doc_id>.txt   or .md, .epub, .pdf, .docx, .html: whatever coa reads
+    FOLDER/docs/<doc_id>.txt   or .md, .epub, .pdf, .docx, .html: whatever coa reads; without docs, beside the questions
 
 `type` is the question's kind; "unanswerable" (also `meta.unanswerable`) marks questions that the text does not answer,
 `meta.pair` claims that count together.
@@ -86,8 +86,8 @@ def json_lines(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def document_of(folder: Path, doc_id: str) -> Document:
-    """The document of that id in a folder's `docs`. Raises: DocumentError."""
-    docs = folder / "docs"
+    """The document of that id in a folder's `docs`, or in the folder where it has none. Raises: DocumentError."""
+    docs = folder / "docs" if (folder / "docs").is_dir() else folder
     # A doc_id may hold dots, so the name is compared rather than its stem's pattern matched.
     found = sorted(path for path in docs.glob("*") if doc_id in {path.stem, path.name})
     if not found:
@@ -156,7 +156,7 @@ def _question(line: _Line, text: str, form: EvidenceForm) -> Question:
 def _metrics_for(questions: Sequence[Question]) -> tuple[str, ...]:
     """What is scored where a suite does not say: what the questions name themselves, else what fits them."""
     own = dict.fromkeys(str(m) for q in questions for m in q.meta.get("metrics") or ())  # type: ignore[attr-defined]
-    found = list(own) or ["em", "f1"]
+    found = list(own) or ["f1", "em"]
     if all(q.options for q in questions):
         found = ["choice"]
         if all(q.pair for q in questions):

@@ -80,7 +80,7 @@ class QuestionSet:
     questions: tuple[Question, ...] = field(repr=False)
     language: str | None = None
     """ISO 639-1 of questions and documents; None takes each document's own."""
-    metrics: tuple[str, ...] = ("em", "f1")
+    metrics: tuple[str, ...] = ("f1", "em")
     """What is scored, the one that counts first."""
 
     def language_of(self, question: Question) -> str | None:

@@ -80,7 +80,7 @@ def _arm(one: Scored, metric: str | None) -> str:
         usage = one.usage
         reply = f"<p>{escaped(_cut(one.answer.text, _LONGEST_REPLY)) or '<em>nothing</em>'}</p>" + _citations(one)
         took = (
-            f"{usage.calls} calls<br>{usage.prompt_tokens:,} in, {usage.cached_tokens:,} cached<br>"
+            f"calls: {usage.calls}<br>{usage.prompt_tokens:,} in, {usage.cached_tokens:,} cached<br>"
             f"{usage.completion_tokens:,} out<br>{one.seconds:.1f} s<br><code>{escaped(one.answer.run_id)}</code>"
         )
     grade = _grade(_first(one, metric))
