@@ -128,9 +128,8 @@ def show(
         bool, typer.Option("--html", envvar="COA_HTML", help="As one HTML page, the text with its marked places in it.")
     ] = False,
     output: Annotated[
-        Path | None, typer.Option(
-            "--output", "-o", metavar="FILE", envvar="COA_OUTPUT", help="Write to FILE, whole or not at all."
-        ),
+        Path | None,
+        typer.Option("--output", "-o", metavar="FILE", envvar="COA_OUTPUT", help="Write to FILE, whole or not at all."),
     ] = None,
     common: CommonOptions,
 ) -> int:
