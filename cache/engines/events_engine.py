@@ -92,6 +92,12 @@ class EventsEngine:
         """See `EngineAdapter`."""
         await self._http.close()
 
+    def _tells(self, *, told: bool, flag: str) -> None:
+        """Whether its replies say what was cached."""
+        self.tells_cached = told
+        if not told:
+            _log.warning("%s does not tell cached tokens: with %s it would.", self.deployment.id, flag)
+
     def _follow(self, source: KvSource | None) -> None:
         """Takes `source` for its events where they can be followed."""
         self.source = source

@@ -56,7 +56,7 @@ class Sglang(EventsEngine):
         self.granularity = page if isinstance(page, int) and page > 0 else 1
         capacity = info.get("max_total_num_tokens")
         self.capacity_tokens = capacity if isinstance(capacity, int) else 0
-        self.tells_cached = info.get("enable_cache_report") is True
+        self._tells(told=info.get("enable_cache_report") is True, flag="--enable-cache-report")
         body = {"model": self.deployment.served_name, "messages": Prompt(tail="A").messages()}
         told: Mapping[str, Any] = await self._http.maybe("POST", "/tokenize", body) or {}
         self.exact = bool(told.get("tokens")) and isinstance(told["tokens"], list)

@@ -58,7 +58,7 @@ class Vllm(EventsEngine):
             _log.warning("%s serves without --enable-prefix-caching: nothing is used again.", self.deployment.id)
         self._follow(await self._found_source())
         _, cached = await self._completed([1])
-        self.tells_cached = cached is not None
+        self._tells(told=cached is not None, flag="--enable-prompt-tokens-details")
 
     async def prefill(self, tokens: Sequence[int], *, slot: int | None = None) -> int:
         """One token is written, since it writes at least one; blocks are its own, whatever `slot` says."""

@@ -146,7 +146,7 @@ async def test_the_tokens_of_a_prefix_are_those_that_every_tail_shares() -> None
     assert all(body["chat_template_kwargs"] == {"enable_thinking": False} for body in bodies)
 
 
-async def test_a_prefill_writes_one_token_and_says_what_had_to_be_computed() -> None:
+async def test_a_prefill_writes_one_token_and_says_what_had_to_be_computed(caplog: pytest.LogCaptureFixture) -> None:
     server = Server(VLLM)
     engine = _vllm(server)
     assert await engine.prefill(list(range(10)), slot=3) == 2
@@ -156,7 +156,8 @@ async def test_a_prefill_writes_one_token_and_says_what_had_to_be_computed() -> 
     server.answers["POST /v1/completions"] = {"usage": {"prompt_tokens": 10, "prompt_tokens_details": None}}
     assert await engine.prefill(list(range(10))) == 10
     await engine.open()
-    assert not engine.tells_cached, "it serves without --enable-prompt-tokens-details"
+    assert not engine.tells_cached
+    assert "with --enable-prompt-tokens-details it would" in caplog.text
 
 
 @pytest.mark.parametrize(
