@@ -75,7 +75,7 @@ def _made(settings: Settings, models: Sequence[OpenModel]) -> KvCache | None:
         list(engines.values()),
         index=open_index(redis_url),
         stores=stores,
-        flight=alone if redis_url is None else RedisFlight(RedisScripts(redis_url), otherwise=alone),
+        flight=alone if redis_url is None else RedisFlight(RedisScripts(redis_url), beside=alone),
         learned=Speeds(),
         stats=stats,
     )

@@ -24,7 +24,8 @@ __all__ = ["FileFlight", "RedisFlight", "remove_old_flights"]
 
 _log = logging.getLogger(__name__)
 
-_PATIENCE_S = 300.0
+_PATIENCE_S = 60.0
+"""Less than calls have time: a holder that hangs must not fail those that wait for it."""
 _FIRST_WAIT_S = 0.005
 _LONGEST_WAIT_S = 0.1
 _LEASE_S = 15.0
@@ -98,13 +99,16 @@ class FileFlight:
 
 
 class RedisFlight:
-    """By a lease in Redis; the semantics of `FileFlight`, which `otherwise` is asked where Redis does not answer."""
+    """By a lease in Redis, for hosts that share no folder; the semantics of `FileFlight`.
+
+    `beside` has the processes of this host take turns first, whether Redis answers or not.
+    """
 
     def __init__(
         self,
         redis: ScriptRunner,
         *,
-        otherwise: FileFlight | None = None,
+        beside: FileFlight | None = None,
         lease_s: float = _LEASE_S,
         patience_s: float = _PATIENCE_S,
         budget_s: float = _BUDGET_S,
@@ -112,7 +116,7 @@ class RedisFlight:
         """`lease_s`: how long a holder that was killed keeps the others waiting; whole seconds. `budget_s` bounds each
         question to Redis."""
         self._redis = redis
-        self._otherwise = otherwise
+        self._beside = beside
         self._lease_s = max(1, round(lease_s))
         self._patience_s = patience_s
         self._budget_s = budget_s
@@ -122,7 +126,12 @@ class RedisFlight:
     @contextlib.asynccontextmanager
     async def alone(self, key: StateKey) -> AsyncIterator[bool]:
         """See `FileFlight`."""
-        name, token = f"{_PREFIX}{key.name}", secrets.token_hex(8)
+        here = self._beside.alone(key) if self._beside else contextlib.nullcontext(True)
+        async with here as first_here, self._leased(f"{_PREFIX}{key.name}", secrets.token_hex(8)) as first:
+            yield first_here and first
+
+    @contextlib.asynccontextmanager
+    async def _leased(self, name: str, token: str) -> AsyncIterator[bool]:
         first = True
         deadline, pause = time.monotonic() + self._patience_s, _FIRST_WAIT_S
         work: list[asyncio.Task[object]] = []
@@ -141,11 +150,7 @@ class RedisFlight:
                     break
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, _LONGEST_WAIT_S)
-            if taken is None and self._otherwise is not None:
-                async with self._otherwise.alone(key) as alone:
-                    yield alone and first
-            else:
-                yield first
+            yield first
         finally:
             await asyncio.shield(asyncio.create_task(self._leave(name, token, work)))
 

@@ -208,13 +208,12 @@ async def test_a_folder_that_cannot_be_used_makes_nobody_wait(tmp_path: Path) ->
 
 
 @pytest.mark.skipif(not REDIS, reason="no redis-server")
-async def test_without_redis_the_files_of_the_folder_do(tmp_path: Path) -> None:
+async def test_processes_of_one_host_take_turns_without_redis_too(tmp_path: Path) -> None:
     with RedisProcess() as server:
         runner = RedisScripts(server.url)
-        flight = RedisFlight(runner, otherwise=FileFlight(tmp_path), budget_s=2.0)
+        flight = RedisFlight(runner, beside=FileFlight(tmp_path), budget_s=2.0)
         async with flight.alone(key()) as first:
             assert first
-            assert not (tmp_path / "flights").exists()
             server.kill()
         async with flight.alone(key()) as first, FileFlight(tmp_path, patience_s=0.05).alone(key()) as second:
             assert (first, second) == (True, False)

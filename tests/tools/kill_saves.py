@@ -65,7 +65,7 @@ class Ground:
             return alone
         from coa.cache.redis_states import RedisScripts
 
-        return RedisFlight(RedisScripts(self.redis_url), otherwise=alone, lease_s=2)
+        return RedisFlight(RedisScripts(self.redis_url), beside=alone, lease_s=2)
 
     def key(self, prefix: int) -> StateKey:
         return key_of(prefix, self.n_tokens)
