@@ -135,6 +135,9 @@ class _Driver:
                 if status.open == 0:
                     self._end(Driven("finished"))
             return False
+        if self._ending is not None:  # meanwhile
+            await self._ledger.release(lease)
+            return False
         stop = StopSignal()
         self._active[asyncio.create_task(self._desk.work(lease, stop))] = stop
         if self._on_work is not None:

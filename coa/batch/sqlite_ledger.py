@@ -50,6 +50,7 @@ _T = TypeVar("_T")
 
 _BUSY_TIMEOUT_S = 30.0
 _MAX_WAL_BYTES = 8_000_000
+_CACHE_KB = 32_000
 
 
 class SQLiteLedger:
@@ -223,6 +224,7 @@ class SQLiteLedger:
             if version < VERSION:
                 connection.executescript(SCHEMA)
             connection.execute("PRAGMA synchronous = NORMAL")
+            connection.execute(f"PRAGMA cache_size = -{_CACHE_KB}")
             connection.execute(f"PRAGMA journal_size_limit = {_MAX_WAL_BYTES}")
         except BaseException:
             connection.close()
