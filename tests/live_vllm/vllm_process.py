@@ -166,6 +166,12 @@ class VllmProcess(_Child):
         self.ready()
         return self
 
+    def warm_up(self, n_tokens: int) -> None:
+        """Computes prompts of that size: the first ones take longer than any after them."""
+        for first in range(3):
+            body = {"model": MODEL, "prompt": [1000 + first] * n_tokens, "max_tokens": 8, "ignore_eos": True}
+            httpx.post(f"{self.root_url}/v1/completions", json=body, timeout=120).raise_for_status()
+
     def reset(self) -> None:
         """Empties its prefix cache."""
         httpx.post(f"{self.root_url}/reset_prefix_cache", timeout=10).raise_for_status()

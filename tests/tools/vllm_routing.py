@@ -169,6 +169,7 @@ def compared(home: Path, load: Load, seeds: Sequence[int], arms: Sequence[str]) 
             engine.launch()
         for engine in engines:
             engine.ready()
+            engine.warm_up(load.chunk_tokens)
         addresses = [engine.root_url for engine in engines]
         for turn, seed in enumerate(seeds):
             for place in range(len(arms)):
