@@ -107,6 +107,7 @@ def _identity(deployment: Deployment, model: OpenModel, adapter: EngineAdapter) 
         deployment.id if weights is None else weights.told,
         str(getattr(adapter, "build", "")),
         str(adapter.granularity),
+        str(adapter.n_slots),  # llama.cpp refuses a state of a server with another number of slots
         str(info.get("kv_type", "")),
         str(info.get("adapter", "")),
         str(info.get("salt", "")),

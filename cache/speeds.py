@@ -12,10 +12,13 @@ from coa.llm.prefixes import Measured
 
 __all__ = ["Facts", "Speeds"]
 
-_KEEP = 0.8
-"""What an earlier call still counts, after the next one: an average over about five."""
+_TRUST_KEEP = 0.8
+"""What an earlier prediction still counts, after the next one: an average over about five."""
+_FALL = 0.1
+"""How much of the way down a slower call takes a speed; a faster one takes it all the way up."""
 _LEAST_COMPUTED = 16
-"""Tokens below which a time says more of the request than of the speed."""
+_WHOLE = 256
+"""Prompt tokens below which a time says more of the request than of the speed, and from which on it counts in full."""
 _TRUST: Mapping[IndexKind, float] = {"events": 1.0, "owned": 0.9, "approx": 0.6}
 
 
@@ -34,21 +37,12 @@ class Facts(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class _Learned:
-    """Sums that older calls fade out of: a ratio of sums weighs long calls more, whose times are the better ones."""
+    """Tokens a second, near the fastest that was seen: what a replica computes at the same time slows a call down, and
+    that is counted as its queue, not as its speed."""
 
-    prompt_tokens: float = 0.0
-    prompt_s: float = 0.0
-    reply_tokens: float = 0.0
-    reply_s: float = 0.0
+    prefill_tps: float | None = None
+    decode_tps: float | None = None
     confidence: float | None = None
-
-    @property
-    def prefill_tps(self) -> float | None:
-        return self.prompt_tokens / self.prompt_s if self.prompt_s > 0 else None
-
-    @property
-    def decode_tps(self) -> float | None:
-        return self.reply_tokens / self.reply_s if self.reply_s > 0 else None
 
     def split(self, computed: int, reply: int, wall_s: float, replica: Replica) -> tuple[float, float]:
         """The parts of a whole time that prompt and reply probably took, by what is known of the speeds."""
@@ -85,37 +79,22 @@ class Speeds:
             prompt_s, reply_s = known.split(computed, measured.completion_tokens, wall_s, replica)
             measured = replace(measured, prompt_s=prompt_s, completion_s=reply_s)
         if measured.prompt_s is not None and measured.prompt_s > 0 and computed >= _LEAST_COMPUTED:
-            known = replace(
-                known,
-                prompt_tokens=_KEEP * known.prompt_tokens + computed,
-                prompt_s=_KEEP * known.prompt_s + measured.prompt_s,
-            )
+            weight = min(1.0, computed / _WHOLE)
+            known = replace(known, prefill_tps=_moved(known.prefill_tps, computed / measured.prompt_s, weight))
         if measured.completion_s is not None and measured.completion_s > 0 and measured.completion_tokens > 0:
-            known = replace(
-                known,
-                reply_tokens=_KEEP * known.reply_tokens + measured.completion_tokens,
-                reply_s=_KEEP * known.reply_s + measured.completion_s,
-            )
+            speed = measured.completion_tokens / measured.completion_s
+            known = replace(known, decode_tps=_moved(known.decode_tps, speed, 1.0))
         if predicted > 0:
             true = min(1.0, max(0, measured.cached_tokens) / predicted)
             before = _TRUST[replica.kind] if known.confidence is None else known.confidence
-            known = replace(known, confidence=_KEEP * before + (1.0 - _KEEP) * true)
+            known = replace(known, confidence=_TRUST_KEEP * before + (1.0 - _TRUST_KEEP) * true)
         self._learned[replica.id] = known
 
     def figures(self, replica: str) -> dict[str, str]:
         """What was learned of it, for `Facts.remember`."""
-        known = self._learned.get(replica)
-        if known is None:
-            return {}
-        told = {
-            "prompt_tokens": known.prompt_tokens,
-            "prompt_s": known.prompt_s,
-            "reply_tokens": known.reply_tokens,
-            "reply_s": known.reply_s,
-        }
-        if known.confidence is not None:
-            told["confidence"] = known.confidence
-        return {name: repr(value) for name, value in told.items()}
+        known = self._learned.get(replica, _Learned())
+        told = {"prefill_tps": known.prefill_tps, "decode_tps": known.decode_tps, "confidence": known.confidence}
+        return {name: repr(value) for name, value in told.items() if value is not None}
 
     async def load(self, facts: Facts, replica: str) -> None:
         """Takes over what is remembered of a replica that has not been measured here yet; figures that are none, or
@@ -126,10 +105,8 @@ class Speeds:
         values = {name: _figure(text) for name, text in told.items()}
         trust = values.get("confidence")
         self._learned[replica] = _Learned(
-            prompt_tokens=values.get("prompt_tokens") or 0.0,
-            prompt_s=values.get("prompt_s") or 0.0,
-            reply_tokens=values.get("reply_tokens") or 0.0,
-            reply_s=values.get("reply_s") or 0.0,
+            prefill_tps=values.get("prefill_tps") or None,
+            decode_tps=values.get("decode_tps") or None,
             confidence=None if trust is None else min(1.0, trust),
         )
 
@@ -138,6 +115,12 @@ class Speeds:
         figures = self.figures(replica)
         if figures:
             await facts.remember(replica, figures)
+
+
+def _moved(known: float | None, seen: float, weight: float) -> float:
+    if known is None:
+        return seen
+    return known + weight * (1.0 if seen > known else _FALL) * (seen - known)
 
 
 def _mean(values: list[float | None], otherwise: float) -> float:

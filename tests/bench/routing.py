@@ -26,6 +26,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -60,10 +61,21 @@ class Load:
 
     n_documents: int = 6
     n_chunks: int = 3
+    """Of a document; the last third of the documents has one more."""
     n_questions: int = 4
     chunk_tokens: int = 280
     """Of a chunk's prefix at most, so that most lie above a multiple of the engines' micro-batch (128)."""
     questions_per_s: float = 1.2
+
+    @property
+    def lengths(self) -> list[int]:
+        """Chunks of each document."""
+        return [self.n_chunks + (i >= self.n_documents * 2 / 3) for i in range(self.n_documents)]
+
+    def slots(self, ratio: float) -> int:
+        """Of each server, so that all together hold about `ratio` of all chunks; the same number for each, since a
+        state of a server with another number of slots cannot be restored."""
+        return max(1, round(ratio * sum(self.lengths) / N_REPLICAS))
 
 
 @dataclass
@@ -123,8 +135,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _print(point: Point, outcomes: Sequence[Outcome]) -> None:
     load = point.load
-    asked = f"{load.n_documents} documents x {load.n_chunks} chunks x {load.n_questions} questions"
-    print(f"\n### {point.name}: slots for {point.ratio:g} of the working set; {asked}, {load.questions_per_s:g}/s\n")
+    chunks, slots = sum(load.lengths), N_REPLICAS * load.slots(point.ratio)
+    print(
+        f"\n### {point.name}: {slots} slots for {chunks} chunks ({slots / chunks:.2f} of the working set); "
+        f"{load.n_documents} documents, {load.n_questions} questions each, {load.questions_per_s:g} a second\n"
+    )
     print("| arm | computed tokens | of simple-shuffle's | makespan s | TTFT p50 s | p90 s | imbalance | failed |")
     print("| --- | --- | --- | --- | --- | --- | --- | --- |")
     shuffle = next((sum(each.computed) for each in outcomes if each.arm == "simple-shuffle"), 0)
@@ -169,13 +184,12 @@ async def measured(point: Point, arms: Sequence[str], sglang_python: str) -> lis
 @contextlib.contextmanager
 def servers(point: Point) -> Iterator[list[Server]]:
     """Three of them, with slots for `point.ratio` of all chunks; as equal as the number allows."""
-    n_slots = round(point.ratio * point.load.n_documents * point.load.n_chunks)
+    slots = point.load.slots(point.ratio)
     model = test_model_path()
     with contextlib.ExitStack() as stack:
         running = []
         states = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="coa-bench-")))
         for i in range(N_REPLICAS):
-            slots = max(1, n_slots // N_REPLICAS + (i < n_slots % N_REPLICAS))
             engine = stack.enter_context(
                 EngineProcess(
                     model,
@@ -200,10 +214,10 @@ def _documents(server: Server, load: Load) -> list[list[Chunk]]:
         chunks = chunk_document(novel, budget=load.chunk_tokens, counter=counter)
     finally:
         counter.close()
-    needed = load.n_documents * load.n_chunks
-    if len(chunks) < needed:
-        raise ValueError(f"the novel has {len(chunks)} chunks of {load.chunk_tokens} tokens, not {needed}")
-    return [chunks[i : i + load.n_chunks] for i in range(0, needed, load.n_chunks)]
+    starts = list(accumulate(load.lengths, initial=0))
+    if len(chunks) < starts[-1]:
+        raise ValueError(f"the novel has {len(chunks)} chunks of {load.chunk_tokens} tokens, not {starts[-1]}")
+    return [chunks[start:end] for start, end in pairwise(starts)]
 
 
 async def empty(running: Sequence[Server]) -> None:

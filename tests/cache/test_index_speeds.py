@@ -30,14 +30,23 @@ def test_a_replica_that_was_not_measured_is_like_the_others() -> None:
     assert (speeds.view(OTHER).prefill_tps, speeds.view(OTHER).decode_tps) == (200.0, 40.0)
 
 
-def test_long_calls_weigh_more_and_old_ones_fade() -> None:
+def test_a_slow_call_counts_little_and_a_fast_one_at_once() -> None:
     speeds = Speeds()
     speeds.observe(REPLICA, Measured(1000, 0, 0, prompt_s=10.0), predicted=0)
-    speeds.observe(REPLICA, Measured(20, 0, 0, prompt_s=1.0), predicted=0)
-    assert 80.0 < speeds.view(REPLICA).prefill_tps < 100.0, "a short call's time is mostly its overhead"
-    for _ in range(30):
-        speeds.observe(REPLICA, Measured(1000, 0, 0, prompt_s=2.0), predicted=0)
-    assert speeds.view(REPLICA).prefill_tps == pytest.approx(500.0, rel=0.02)
+    speeds.observe(REPLICA, Measured(1000, 0, 0, prompt_s=40.0), predicted=0)
+    assert 90.0 < speeds.view(REPLICA).prefill_tps < 100.0, "something else was computed at the same time"
+    speeds.observe(REPLICA, Measured(1000, 0, 0, prompt_s=2.0), predicted=0)
+    assert speeds.view(REPLICA).prefill_tps == 500.0
+    for _ in range(60):
+        speeds.observe(REPLICA, Measured(1000, 0, 0, prompt_s=10.0), predicted=0)
+    assert speeds.view(REPLICA).prefill_tps == pytest.approx(100.0, rel=0.02), "it has become slower"
+
+
+def test_short_prompts_count_less() -> None:
+    speeds = Speeds()
+    speeds.observe(REPLICA, Measured(1000, 0, 0, prompt_s=10.0), predicted=0)
+    speeds.observe(REPLICA, Measured(32, 0, 0, prompt_s=0.1), predicted=0)
+    assert 110.0 < speeds.view(REPLICA).prefill_tps < 140.0
 
 
 @pytest.mark.parametrize("measured", [Measured(1000, 1000, 0), Measured(1000, 990, 0, prompt_s=0.5, completion_s=0.0)])
@@ -90,7 +99,7 @@ class Memory:
 @pytest.mark.parametrize("text", ["", "fast", "nan", "-3", "inf", "1e300"])
 async def test_figures_that_make_no_sense_count_as_nothing(text: str) -> None:
     speeds = Speeds()
-    told = ("prompt_tokens", "prompt_s", "reply_tokens", "reply_s", "confidence", "more")
+    told = ("prefill_tps", "decode_tps", "confidence", "more")
     await speeds.load(Memory(dict.fromkeys(told, text)), "a")
     seen = speeds.view(REPLICA)
     assert (seen.prefill_tps, seen.decode_tps, seen.confidence) == (1000.0, 50.0, 0.9)
