@@ -7,6 +7,7 @@ import contextlib
 import os
 import shutil
 import signal
+import socket
 import sys
 import tempfile
 import threading
@@ -22,6 +23,8 @@ __all__ = ["ActorLost", "Cluster", "Placed", "RayFailed", "joined_cluster"]
 
 _CPUS_OF_ACTOR = 0.25
 """An actor waits for models most of the time; documents are parsed in processes of their own."""
+_CONNECT_S = 10.0
+_FOLDER = "coa-ray-"
 _OBJECT_STORE_BYTES = 100_000_000
 """Of a cluster that we start: nothing is kept in it."""
 
@@ -77,8 +80,7 @@ def joined_cluster(address: str | None) -> Iterator[Cluster]:
     with contextlib.ExitStack() as stack:
         settings: dict[str, Any] = {"address": address}
         if address is None:
-            # Sockets lie in it, and their paths may have 107 bytes: the system's own folder may be too deep.
-            folder = tempfile.mkdtemp(prefix="coa-ray-", dir="/tmp" if Path("/tmp").is_dir() else None)  # noqa: S108
+            folder = _own_folder()
             stack.callback(shutil.rmtree, folder, ignore_errors=True)
             settings = {
                 "address": "local",
@@ -86,6 +88,8 @@ def joined_cluster(address: str | None) -> Iterator[Cluster]:
                 "object_store_memory": _OBJECT_STORE_BYTES,
                 "_temp_dir": folder,
             }
+        else:
+            _check_reachable(address)
         try:
             with _handler_kept(), contextlib.redirect_stdout(sys.stderr):
                 ray.init(**settings, namespace="coa", log_to_driver=False, configure_logging=False)
@@ -94,6 +98,39 @@ def joined_cluster(address: str | None) -> Iterator[Cluster]:
             raise RayFailed(f"the Ray cluster {where} ({_first_line(error)}).", hint="Check `ray status`.") from error
         stack.callback(ray.shutdown)
         yield _RayCluster(ray)
+
+
+def _check_reachable(address: str) -> None:
+    """Raises RayFailed where nobody listens; Ray itself would try for minutes, and then end the process."""
+    host, _, port = address.rpartition("://")[2].partition("/")[0].rpartition(":")
+    if not port.isdecimal():
+        return  # "auto", "local"
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_S).close()
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise RayFailed(f"the Ray cluster at {address} does not answer ({reason}).", hint="Check its head.") from error
+
+
+def _own_folder() -> str:
+    """A folder for the cluster's logs and sockets; those of processes that were killed are removed."""
+    # A socket's path may have 107 bytes, and the system's own folder may be too deep for that.
+    home = Path("/tmp") if Path("/tmp").is_dir() else Path(tempfile.gettempdir())  # noqa: S108
+    for left in home.glob(f"{_FOLDER}*"):
+        pid = left.name.removeprefix(_FOLDER).partition("-")[0]
+        if pid.isdecimal() and not _is_alive(int(pid)):
+            shutil.rmtree(left, ignore_errors=True)
+    return tempfile.mkdtemp(prefix=f"{_FOLDER}{os.getpid()}-", dir=home)
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def _imported() -> Any:
