@@ -47,7 +47,8 @@ def _question(summary: Summary, found: Sequence[Scored]) -> str:
         f'<li data-set="{escaped(told.set)}" data-score="{agreement}"><details><summary>'
         f'<span class="asked">{escaped(_cut(told.question.text, 300))}</span> '
         f'<span class="badges" role="img" aria-label="{escaped(_spoken(found, firsts))}">{badges}</span></summary>'
-        f'{_facts(told)}<div class="wide"><table><thead><tr><th scope="col">arm</th><th scope="col">reply</th>'
+        f'{_facts(told)}<div class="wide" tabindex="0" role="group" aria-label="Replies"><table><thead><tr>'
+        '<th scope="col">arm</th><th scope="col">reply</th>'
         f'<th scope="col">scores</th><th scope="col">took</th></tr></thead><tbody>{arms}</tbody></table></div>'
         "</details></li>"
     )
