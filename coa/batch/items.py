@@ -86,6 +86,8 @@ class Job:
     lost: bool = False
     told: dict[str, Any] = field(default_factory=dict)
     """Of the document, for its file of results."""
+    writing: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Held while that file is replaced: items may end at the same time."""
 
     def on_event(self, event: Event) -> None:
         """Sees whether anything was done."""
@@ -246,7 +248,8 @@ class ItemDesk:
         entry = {**entry, "batch": self._record.batch_id}
         lease = job.lease
         told = {"digest": lease.digest, "sources": list(lease.sources), **job.told}
-        await asyncio.to_thread(self._results.save, lease.digest, told, {item.key: entry})
+        async with job.writing:
+            await asyncio.to_thread(self._results.save, lease.digest, told, {item.key: entry})
         await self._told(job, item, entry, outcome_of(entry, item, spent))
 
     async def _told(self, job: Job, item: LeasedItem, entry: Mapping[str, Any], outcome: Outcome) -> None:
