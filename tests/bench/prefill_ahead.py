@@ -45,7 +45,7 @@ QUESTION = "Who kept the salt ledger, and what became of it?"
 WINDOW = 2048
 HANDED_ON = 24
 """Words of a reply."""
-_ENDLESS = "root ::= [a-z] rest\nrest ::= [a-zA-Z ,.]+ rest"
+_ENDLESS = "root ::= [a-zA-Z ,.] root"
 """No reply ends by itself: each has as many tokens as it may."""
 
 
@@ -54,6 +54,8 @@ class Hop:
     """One reading call."""
 
     prompt_tokens: int
+    prefix_tokens: int
+    """Those that were in place when the rest was computed, whoever computed them."""
     critical_tokens: float
     seconds: float
     prefill_s: float
@@ -119,8 +121,17 @@ class _Watched(PrefillAhead):
             late = ahead.tokens * min(1.0, waited / (ahead.ended - ahead.began))
         seconds, reply_s = now - found.began, measured.completion_s or 0.0
         critical = measured.prompt_tokens - measured.cached_tokens + late
-        hop = Hop(measured.prompt_tokens, critical, seconds, seconds - reply_s, measured.completion_tokens, reply_s)
-        self._hops.append(hop)
+        self._hops.append(
+            Hop(
+                measured.prompt_tokens,
+                measured.cached_tokens,
+                critical,
+                seconds,
+                seconds - reply_s,
+                measured.completion_tokens,
+                reply_s,
+            )
+        )
 
 
 async def read_once(
