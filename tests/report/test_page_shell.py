@@ -9,7 +9,7 @@ import json
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coa.report.page import escaped, json_block, page
@@ -69,6 +69,7 @@ def test_characters_that_html_cannot_hold_are_replaced(character: str) -> None:
     assert escaped(f"a{character}b") == "a\ufffdb"
 
 
+@settings(max_examples=30)
 @given(
     st.recursive(
         st.none() | st.text() | st.integers(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)
