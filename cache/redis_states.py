@@ -134,6 +134,9 @@ class RedisStates:
         self._fetching = asyncio.Lock()
         self._sending = asyncio.Lock()
         self._background: set[asyncio.Future[Any]] = set()
+        self._sends: set[asyncio.Future[Any]] = set()
+        self._unkept: set[StateKey] = set()
+        """Fetched in vain: the folder has no room for them."""
 
     @property
     def folder(self) -> Path:
@@ -143,7 +146,7 @@ class RedisStates:
     async def find(self, key: StateKey) -> Manifest | None:
         """See `StateStore`; fetched into the folder where only Redis has it."""
         found = await self.files.find(key)
-        if self._out():
+        if self._out() or key in self._unkept:
             return found
         if found is not None:
             self._spawn(self._guarded(self._told(key)))
@@ -162,7 +165,8 @@ class RedisStates:
         """See `StateStore`; `settled` waits until it is in Redis, too."""
         manifest = await self.files.commit(key, file, origin)
         if manifest is not None and manifest.n_bytes <= self._max_state_bytes and not self._out():
-            self._spawn(self._guarded(self._send(manifest)))
+            self._sends.add(sending := self._spawn(self._guarded(self._send(manifest))))
+            sending.add_done_callback(self._sends.discard)
         return manifest
 
     async def discard(self, key: StateKey, cause: str) -> None:
@@ -205,8 +209,8 @@ class RedisStates:
 
     async def close(self, *, wait_s: float = 5.0) -> None:
         """Sends what it can for `wait_s` seconds, and lets go of connections."""
-        if self._background:
-            await asyncio.wait(list(self._background), timeout=wait_s)
+        if self._sends and not self._breaker.open:
+            await asyncio.wait(list(self._sends), timeout=wait_s)
         for task in list(self._background):
             task.cancel()
         await asyncio.gather(*self._background, return_exceptions=True)
@@ -245,7 +249,10 @@ class RedisStates:
                 await self._run(DROP, [_PREFIX, key.name])
                 return None
             raise
-        return await self.files.commit(key, file, told.origin)
+        manifest = await self.files.commit(key, file, told.origin)
+        if manifest is None:
+            self._unkept.add(key)
+        return manifest
 
     async def _send(self, manifest: Manifest) -> None:
         key, nonce = manifest.key, manifest.file.split(".")[1]

@@ -7,8 +7,10 @@ its tokens beside their KV, and a later call re-uses what its prompt has in comm
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -99,8 +101,12 @@ class LlamaServer:
         return computed if isinstance(computed, int) else len(tokens)
 
     async def save(self, slot: int, file: str) -> int:
-        """See `EngineAdapter`."""
+        """See `EngineAdapter`. Where the folder is seen from here, the file has to be as long as the server says: on a
+        disk without room it may lose its end without an error, and restoring such a file aborts the server."""
         saved = await self._call("POST", f"/slots/{slot}?action=save", {"filename": file}, limits=_COMPUTING)
+        written, length = saved.get("n_written"), await asyncio.to_thread(self._length, file)
+        if length is not None and isinstance(written, int) and length != written:
+            raise self._error("/slots", f"a state of {written} bytes is {length} bytes long: is the disk full?")
         return _count(saved, "n_saved")
 
     async def restore(self, slot: int, file: str) -> int:
@@ -124,6 +130,11 @@ class LlamaServer:
     async def close(self) -> None:
         """See `EngineAdapter`."""
         await self._client.aclose()
+
+    def _length(self, file: str) -> int | None:
+        folder = (self.deployment.info or {}).get("slot_save_path")
+        path = Path(folder).expanduser() / file if isinstance(folder, str) and folder else None
+        return path.stat().st_size if path is not None and path.is_file() else None
 
     async def _call(
         self, method: str, path: str, body: object = None, *, limits: httpx.Timeout = _TIMEOUT
