@@ -79,7 +79,7 @@ class LlamaServer:
         before = self._before.get(prompt.system)
         if before is None:
             messages = Prompt(system=prompt.system, tail=_SENTINEL).messages()
-            body = {"messages": messages, "chat_template_kwargs": {"enable_thinking": False}}
+            body: dict[str, object] = {"messages": messages, "chat_template_kwargs": {"enable_thinking": False}}
             rendered = str((await self._call("POST", "/apply-template", body)).get("prompt"))
             before, found, _ = rendered.partition(_SENTINEL)
             if not found:
