@@ -172,6 +172,7 @@ class Evaluation:
                 self._n_done += len(group) - len(left)
                 if left:
                     async with Session(opened, stop=self._stop) as session:
+                        await session.open()  # or the first question would seem to take what loading a model takes
                         asker = _Asker(session, self._ledger, started, self._stop, self._on_event)
                         await self._ask_all(left, asker, results, judge, total)
         return self._spending.spent

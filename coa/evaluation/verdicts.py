@@ -12,18 +12,23 @@ from coa.evaluation.summary import Summary, values_of
 
 __all__ = ["Change", "Threshold", "changes", "fallen_back", "fallen_short", "threshold"]
 
-_THRESHOLD = re.compile(r"(?:(?P<set>[^/:=]+)/)?(?:(?P<arm>[^/=]+):)?(?P<metric>\w+)=(?P<least>[\d.]+%?)")
+_THRESHOLD = re.compile(r"(?:(?P<where>.+)(?P<kind>[:/]))?(?P<metric>\w+)=(?P<least>[\d.]+%?)")
 _LESS_IS_BETTER = frozenset({"wrong_refusal"})
 
 
 @dataclass(frozen=True, slots=True)
 class Threshold:
-    """The least that a score has to be, of one set and arm or of all that have it."""
+    """The least that a score has to be, of one set or arm, or of all that have it."""
 
     metric: str
     least: float
     set: str | None = None
     arm: str | None = None
+    """An arm's name, or a set's and an arm's with "/" between them (arms' names may hold a "/" of their own)."""
+
+    def means(self, set_name: str, arm: str) -> bool:
+        """Whether it is for the scores of that arm over that set."""
+        return self.set in {None, set_name} and self.arm in {None, arm, f"{set_name}/{arm}"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +55,8 @@ def threshold(text: str) -> Threshold:
         raise ConfigError(f"--fail-under {text!r}: expected [SET/][ARM:]SCORE=VALUE, as in f1=0.3.") from None
     if not 0 <= least <= 1:
         raise ConfigError(f"--fail-under {text!r}: scores are between 0 and 1 (or 0% and 100%).")
-    return Threshold(match["metric"], least, match["set"], match["arm"])
+    where = match["where"]
+    return Threshold(match["metric"], least, *((where, None) if match["kind"] == "/" else (None, where)))
 
 
 def fallen_short(summary: Summary, thresholds: Sequence[Threshold]) -> list[str]:
@@ -60,11 +66,7 @@ def fallen_short(summary: Summary, thresholds: Sequence[Threshold]) -> list[str]
     """
     told = []
     for wanted in thresholds:
-        cells = [
-            c
-            for c in summary.cells
-            if c.metric == wanted.metric and wanted.set in {None, c.set} and wanted.arm in {None, c.arm}
-        ]
+        cells = [c for c in summary.cells if c.metric == wanted.metric and wanted.means(c.set, c.arm)]
         if not cells:
             where = f"{wanted.set or 'any set'}, {wanted.arm or 'any arm'}"
             raise ConfigError(f"--fail-under: there is no score {wanted.metric!r} of {where}.")

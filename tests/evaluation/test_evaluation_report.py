@@ -181,10 +181,18 @@ def test_scores_are_held_against_thresholds(summary: Summary, text: str, lines: 
     assert fallen_short(summary, [threshold(text)]) == lines
 
 
-@pytest.mark.parametrize("text", ["f1", "f1=", "f1=high", "f1=2", "f1=-1", "a/b/c:f1=1", "=1"])
+@pytest.mark.parametrize("text", ["f1", "f1=", "f1=high", "f1=2", "f1=-1", "=1", ":f1=1"])
 def test_a_threshold_that_is_none_is_refused(text: str) -> None:
     with pytest.raises(ConfigError, match="--fail-under"):
         threshold(text)
+
+
+def test_a_threshold_may_name_an_arm_with_a_slash_or_a_colon_in_its_name() -> None:
+    for text in ("chain@ollama/qwen:4b:f1=0.5", "novel/chain@ollama/qwen:4b:f1=0.5"):
+        assert threshold(text).means("novel", "chain@ollama/qwen:4b")
+        assert not threshold(text).means("novel", "chain")
+    assert threshold("novel/f1=0.5").means("novel", "any")
+    assert not threshold("novel/f1=0.5").means("other", "any")
 
 
 def test_a_threshold_for_a_score_that_is_not_there_is_refused(summary: Summary) -> None:

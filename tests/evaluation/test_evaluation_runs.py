@@ -45,7 +45,7 @@ async def test_an_oracle_is_right_by_every_arm_and_score(
     suite_file: WriteSuite, settings: Settings, tmp_path: Path
 ) -> None:
     arms = (
-        "  - strategies: [chain, alr2, rag, direct]\n"
+        "  - strategies: [chain, alr2, direct]\n"
         "  - controls: [closed_book, full_context, bm25, single_chunk]\n"
         "settings: {preselect: never}\n"
     )

@@ -267,6 +267,19 @@ def test_questions_are_drawn_from_all_documents_and_a_larger_draw_holds_the_smal
     assert {q.id for q in question_sets(suite, file.parent, limit=3)[0].questions} == drawn[3]
 
 
+def test_the_example_suites_can_be_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    examples = Path(__file__).resolve().parents[2] / "examples" / "eval"
+    novel = load_suite(examples / "novel.yaml")
+    (found,) = question_sets(novel, examples)
+    assert len(found.questions) == 60
+    assert all(q.gold for q in found.questions if not q.unanswerable and q.evidence)
+    small = load_suite(examples / "small-model.yaml")
+    assert len(arms_of(small)) == 5
+    monkeypatch.delenv("COA_TEST_DATA", raising=False)
+    with pytest.raises(ConfigError, match="COA_TEST_DATA"):
+        question_sets(small, examples)
+
+
 @pytest.mark.data
 @pytest.mark.slow
 @pytest.mark.parametrize(
