@@ -176,12 +176,13 @@ class Desk:
         """What each open item may take, set aside in the batch's budget; empty where there is too little left, or
         a stop came while it waited for its share."""
         each = even_shares(self._record.options.document_limits, list(job.open.values()))
-        if await self._ledger.limits() == _NO_LIMITS:
+        whole = await self._ledger.limits()
+        if whole == _NO_LIMITS:
             return dict.fromkeys(job.open, each)
         shares: dict[str, Share] = {}
         for item in list(job.open.values()):
             try:
-                shares[item.key] = await self._sessions.share(item, document, each)
+                shares[item.key] = await self._sessions.share(item, document, given=each, whole=whole)
             except FATAL:
                 raise
             except CoaError as error:

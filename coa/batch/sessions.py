@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import NamedTuple, TypeVar
@@ -20,9 +21,10 @@ __all__ = ["Sessions", "Share"]
 
 _Number = TypeVar("_Number", int, float)
 
-_MARGIN_RATIO = 1.25
-"""Of what is set aside for an item to what it is expected to take: replies that have to be asked for again."""
-_MORE_CALLS = 2
+_MARGIN_RATIO = 1.5
+_MORE_CALLS = 6
+"""What is set aside for an item is more than it is expected to take: replies may have to be asked for again, and a
+run begins no step that it might not be able to pay for. What is left over is given back."""
 
 
 class Share(NamedTuple):
@@ -88,17 +90,28 @@ class Sessions:
             words=words if isinstance(words, int) else None,
         )
 
-    async def share(self, item: LeasedItem, document: Document, given: SpendingLimits) -> Share:
-        """What the item is to be given of the batch's budget, `given` at most. Raises: as `forecast`."""
+    async def share(
+        self, item: LeasedItem, document: Document, *, given: SpendingLimits, whole: SpendingLimits
+    ) -> Share:
+        """What the item is to be given of the batch's budget `whole`, `given` at most. Raises: as `forecast`."""
         plan = await self.forecast(item, document)
-        calls = int(plan.calls * _MARGIN_RATIO) + _MORE_CALLS
-        prompt, completion = (int(n * _MARGIN_RATIO) for n in (plan.prompt_tokens, plan.completion_tokens_max))
-        cost = None if plan.cost_usd is None else plan.cost_usd * _MARGIN_RATIO
-        limits = SpendingLimits(
-            _less(given.max_calls, calls), _less(given.max_tokens, prompt + completion), _less(given.max_cost_usd, cost)
+        n = max(1, plan.calls)
+        factor = _MARGIN_RATIO + _MORE_CALLS / n
+        calls, prompt, completion = (
+            math.ceil(factor * amount) for amount in (n, plan.prompt_tokens, plan.completion_tokens_max)
         )
-        left = max(0, (limits.max_tokens or 0) - prompt)
-        return Share(limits, Spending(limits.max_calls or 0, prompt, left, cost_usd=limits.max_cost_usd or 0.0))
+        cost = (plan.cost_usd or 0.0) * factor
+        limits = SpendingLimits(
+            given.max_calls if whole.max_calls is None else _less(given.max_calls, calls),
+            given.max_tokens if whole.max_tokens is None else _less(given.max_tokens, prompt + completion),
+            given.max_cost_usd if whole.max_cost_usd is None else _less(given.max_cost_usd, cost),
+        )
+        tokens = _less(given.max_tokens, prompt + completion)
+        prompt = min(prompt, tokens)
+        wanted = Spending(
+            _less(given.max_calls, calls), prompt, tokens - prompt, cost_usd=_less(given.max_cost_usd, cost)
+        )
+        return Share(limits, wanted)
 
     @contextmanager
     def reading(self, document: Document) -> Iterator[None]:
@@ -123,5 +136,5 @@ class Sessions:
             await session.close()
 
 
-def _less(given: _Number | None, expected: _Number | None) -> _Number | None:
-    return given if expected is None else expected if given is None else min(given, expected)
+def _less(given: _Number | None, expected: _Number) -> _Number:
+    return expected if given is None else min(given, expected)
