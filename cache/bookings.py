@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from coa.cache.index import Choice, Replica, Wanted
 from coa.cache.kv_stats import Counts
+from coa.cache.router import LEAST_SPEED
 from coa.cache.served_engines import Prefix, ServedEngine
 from coa.cache.states import StateKey, StateOrigin, StateStore
 from coa.errors import CacheError
@@ -36,8 +37,9 @@ __all__ = ["Booking", "SingleFlight"]
 _log = logging.getLogger(__name__)
 
 _POLL_S = 0.05
-_PATIENCE = 3.0
-"""Times a prefix's own computing: the call that has the slot may just have begun, and has its reply to write."""
+_PATIENCE = 6.0
+"""Times a prefix's own computing: the call that has the slot may have just begun, has its reply to write, and shares
+the engine with others."""
 _CHARS_PER_TOKEN = 3.5
 _RESTORE_S_PER_TOKEN = 2e-5
 """Measured: 30 MB for 1,280 tokens of SmolLM2 in 5 ms; checking the file takes three times as long."""
@@ -306,11 +308,17 @@ class Booking:
         await store.commit(key, file, StateOrigin(model=engine.group, document=labels.get("document", "")))
 
     def _patience_s(self, engine: ServedEngine) -> float:
-        """How long a slot that is taken and has the prefix, or will have it, is worth waiting for: about as long as
-        computing the prefix takes. A state that was saved can be restored into any slot."""
+        """How long a slot that is taken and has the prefix, or will have it, is worth waiting for: until its call may
+        be through, if that is no longer than computing the prefix once more beside it. A state that was saved can be
+        restored into any slot."""
         if self._prefix is None or self._saving(engine):
             return 0.0
-        return _PATIENCE * len(self._prefix.tokens) / self.cache.learned.view(engine.replica).prefill_tps
+        seen = self.cache.learned.view(engine.replica)
+        prefix_s = len(self._prefix.tokens) / max(LEAST_SPEED, seen.prefill_tps)
+        if self._wanted is None or self._wanted.n_out / max(LEAST_SPEED, seen.decode_tps) > 2.0 * prefix_s:
+            return prefix_s
+        queue_s = 0.0 if self._choice is None else self._choice.seconds
+        return _PATIENCE * prefix_s + queue_s
 
     def _saving(self, engine: ServedEngine) -> bool:
         return engine.adapter.saves and engine.id in self.cache.stores
