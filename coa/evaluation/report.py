@@ -98,10 +98,11 @@ def _table(table: Table) -> str:
         + "</tr>"
         for row in table.rows
     )
-    # A table that is wider than the screen scrolls by itself, also by keyboard.
+    # A table that is wider than the screen scrolls by itself, also by keyboard; its title stays where it is.
+    title = escaped(table.title)
     return (
-        f'<div class="wide" tabindex="0" role="region" aria-label="{escaped(table.title)}"><table>'
-        f"<caption>{escaped(table.title)}</caption><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>"
+        f'<p class="title">{title}</p><div class="wide" tabindex="0" role="region" aria-label="{title}">'
+        f'<table aria-label="{title}"><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
     )
 
 
