@@ -97,7 +97,20 @@ def joined_cluster(address: str | None) -> Iterator[Cluster]:
             where = "could not be started" if address is None else f"at {address} does not answer"
             raise RayFailed(f"the Ray cluster {where} ({_first_line(error)}).", hint="Check `ray status`.") from error
         stack.callback(ray.shutdown)
+        stack.enter_context(_quiet(ray))
         yield _RayCluster(ray)
+
+
+@contextlib.contextmanager
+def _quiet(ray: Any) -> Iterator[None]:
+    """Ray prints the deaths of actors on standard output, which is for results; we tell of them ourselves."""
+    worker, switch = ray._private.worker, "_worker_logs_enabled"
+    before = getattr(worker, switch, True)
+    setattr(worker, switch, False)
+    try:
+        yield
+    finally:
+        setattr(worker, switch, before)
 
 
 def _check_reachable(address: str) -> None:

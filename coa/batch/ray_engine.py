@@ -124,7 +124,8 @@ class _Watch:
     async def run(self) -> Driven:
         for _ in range(self._n_actors):
             self._place()
-        while self._held:
+        # Where all is done nobody is waited for: an actor may never have been placed.
+        while self._held and self._ending != Driven("finished"):
             ended, _ = await asyncio.wait([held.running for held in self._held], return_when=asyncio.FIRST_COMPLETED)
             for held in [held for held in self._held if held.running in ended]:
                 self._held.remove(held)

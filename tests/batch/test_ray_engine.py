@@ -102,6 +102,21 @@ async def test_documents_and_calls_at_once_are_shared_out(
     assert all(actor.killed for actor in cluster.placed), "their processes are of no more use"
 
 
+async def test_an_actor_that_never_finds_room_is_not_waited_for_in_the_end(
+    record: BatchRecord, settings: Settings, ledger: Ledger
+) -> None:
+    async def script(actor: FakeActor) -> Driven:
+        if actor.number == 1:
+            await asyncio.sleep(3600)
+        return await work_through(ledger, actor.work.owner)
+
+    cluster = FakeCluster(script)
+    async with asyncio.timeout(10):
+        driven = await watch_actors(cluster, record, settings, ledger, n_actors=2, stop=StopSignal())
+    assert driven.ending == "finished"
+    assert cluster.placed[1].killed
+
+
 async def test_a_dead_actor_is_replaced_and_its_documents_are_taken_back_at_once(
     record: BatchRecord, settings: Settings, ledger: Ledger
 ) -> None:

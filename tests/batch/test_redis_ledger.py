@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -251,6 +254,18 @@ async def test_a_document_with_a_thousand_questions_is_one_lease(ledger: RedisLe
 def _sorted(found: Any) -> Any:
     """With its sources in a fixed order: where one that has moved stands is nobody's business."""
     return replace(found, sources=tuple(sorted(found.sources))) if isinstance(found, Row | Lease) else found
+
+
+def test_the_tool_that_measures_ledgers_counts_all_it_ends() -> None:
+    root = Path(__file__).parents[2]
+    command = [sys.executable, str(root / "tests" / "tools" / "ledger_at_scale.py")]
+    options = ["--sizes", "40,80", "--rounds", "10", "--questions", "2", "--drain", "2"]
+    environment = {**os.environ, "PYTHONPATH": str(root)}
+    done = subprocess.run([*command, *options], env=environment, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("| SQLite | ") == 2
+    assert done.stdout.count("'done': 160, 'partial': 0") == 2
+    assert done.stdout.count("$1.9680") == 2
 
 
 class _Both:
