@@ -154,24 +154,7 @@ async def _read(state: StructuredState, runtime: Runtime[ReadContext], worker: R
     context, part, at = runtime.context, state["part"], state["position"]
     unit = CommunicationUnit(state["unit_text"], state["unit_chunk"])
     if context.options.quotes:
-        positions = sorted({position for position, _ in state["chosen"]})
-        if at >= len(positions):
-            return {"position": _DONE}
-        outcome = await read_chunk(
-            context,
-            runtime.stream_writer,
-            worker,
-            unit,
-            question=state["question"],
-            part=part,
-            position=positions[at],
-            turn=Turn(part, 1, positions[at]),
-            following=[context.parts[part].chunks[n] for n in positions[at + 1 :]],
-        )
-        if isinstance(outcome, Refusal):
-            return {"position": _DONE, "stopped": outcome.reason}
-        left = at + 1 < len(positions)
-        return {"position": at + 1 if left else _DONE, "unit_text": outcome.text, "unit_chunk": outcome.unit_chunk}
+        return await _read_chosen(state, runtime, worker, unit)
     pages = await asyncio.to_thread(_pages, context, state)
     if at >= len(pages):
         return {"position": _DONE}
@@ -200,6 +183,31 @@ async def _read(state: StructuredState, runtime: Runtime[ReadContext], worker: R
             f"page {at + 1} of the chosen aspects was not read: {taken.cause}",
         ]
     return changed
+
+
+async def _read_chosen(
+    state: StructuredState, runtime: Runtime[ReadContext], worker: Reading, unit: CommunicationUnit
+) -> dict[str, object]:
+    """Reads the next chunk that a chosen aspect is in."""
+    context, part, at = runtime.context, state["part"], state["position"]
+    positions = sorted({position for position, _ in state["chosen"]})
+    if at >= len(positions):
+        return {"position": _DONE}
+    outcome = await read_chunk(
+        context,
+        runtime.stream_writer,
+        worker,
+        unit,
+        question=state["question"],
+        part=part,
+        position=positions[at],
+        turn=Turn(part, 1, positions[at]),
+        following=[context.parts[part].chunks[n] for n in positions[at + 1 :]],
+    )
+    if isinstance(outcome, Refusal):
+        return {"position": _DONE, "stopped": outcome.reason}
+    left = at + 1 < len(positions)
+    return {"position": at + 1 if left else _DONE, "unit_text": outcome.text, "unit_chunk": outcome.unit_chunk}
 
 
 async def _answer(state: StructuredState, runtime: Runtime[ReadContext], manager: Answering) -> dict[str, object]:
