@@ -80,6 +80,7 @@ def joined_cluster(address: str | None) -> Iterator[Cluster]:
     with contextlib.ExitStack() as stack:
         settings: dict[str, Any] = {"address": address}
         if address is None:
+            os.environ.setdefault("RAY_worker_niceness", "0")  # 15 without it: the actors are what works here
             folder = _own_folder()
             stack.callback(shutil.rmtree, folder, ignore_errors=True)
             settings = {
