@@ -114,6 +114,31 @@ async def test_an_evaluation_that_was_stopped_pays_nothing_twice(
     assert [s.scores for s in before.scored] == [s.scores for s in after.scored]
 
 
+async def test_controls_read_what_they_say(suite_file: WriteSuite, settings: Settings, tmp_path: Path) -> None:
+    arms = (
+        "  - controls: [full_context]\n    options: {small: {window: 1600, chunk_tokens: 150}}\n"
+        "  - controls: [bm25]\n    options: {one: {top_k: 1, chunk_tokens: 150}}\n"
+    )
+    file = _with_scores(suite_file(arms), "em, coverage", documents=", documents: [sound-2], kinds: [who]")
+    out = tmp_path / "out"
+    made = _evaluation(file, settings, out)
+    await made.run()
+    prefixes = {p["sha256"]: p["text"] for p in map(json.loads, (out / "prefixes.jsonl").read_text().splitlines())}
+    shown = {call["item"]: prefixes[call["prefix"]] for call in Ledger(out).calls()}
+    both_ends, passage = (shown[item.key] for item in made.items)
+    assert "On day 0 " in both_ends
+    assert "On day 39 " in both_ends
+    assert "[…]" in both_ends  # the middle is left out, and that is shown
+    assert "On day 20 " not in both_ends
+    assert "lighthouse key of sound 2" in passage
+    assert "On day 39 " not in passage
+    by_arm = {s.arm: s for s in summarise(Ledger(out)).scored}
+    assert by_arm["bm25+one"].scores["em"] == 1
+    assert 0 < by_arm["full_context+small"].scores["coverage"] < 1
+    assert by_arm["full_context+small"].answer is not None
+    assert by_arm["full_context+small"].answer.coverage.complete  # left out on purpose, not skipped
+
+
 async def test_a_limit_in_tokens_or_dollars_is_kept(suite_file: WriteSuite, settings: Settings, tmp_path: Path) -> None:
     file = suite_file("  - controls: [closed_book]\n")
     for n, budget in enumerate((Budget(max_tokens_total=1500), Budget(max_cost_usd=0.0005))):
