@@ -5,7 +5,7 @@ again). So calls wait for a server that restarts rather than going on without it
 away when its memory is full is refused.
 
 An operation is one call of one Lua script (`redis_ledger_*.lua`) and takes the same time however many items there
-are. All keys of a batch carry one hash tag, so they lie together in a cluster.
+are. All keys of a batch carry one hash tag, so that servers which are parts of a cluster run the script, too.
 """
 
 from __future__ import annotations
@@ -95,8 +95,11 @@ class RedisLedger:
 
     async def check_server(self) -> None:
         """Raises: CacheError where it does not answer, ConfigError where it evicts keys without a lifetime."""
-        info = await self._asking(lambda: self._client.info("memory"))
-        policy = str(info.get("maxmemory_policy", ""))
+        try:
+            policy = str((await self._asking(lambda: self._client.info("memory"))).get("maxmemory_policy", ""))
+        except StorageError:  # a managed server that does not tell
+            await self._asking(self._client.ping)
+            return
         if policy.startswith("allkeys-"):
             raise ConfigError(
                 f"this Redis throws away any key when its memory is full ({policy}), and a batch's ledger with it.",

@@ -66,10 +66,10 @@ def run(
     from coa.errors import ConfigError
 
     settings = settings_of(ctx, common, run).settings
+    places = tuple(absolute_input(given, Path.cwd()) for given in inputs)
     manifest = sys.stdin.read() if "-" in inputs else ""
     listed = bool(manifest) or any(Path(given).suffix.lower() in {".jsonl", ".ndjson"} for given in inputs)
     payloads = payloads_of(asked, manifest=listed)
-    places = tuple(absolute_input(given, Path.cwd()) for given in inputs)
     target = (Path.cwd() / out.expanduser()).resolve()
     if target.exists() and not target.is_dir():
         raise ConfigError(f"--out {out}: is no folder.")
@@ -77,6 +77,8 @@ def run(
     store = BatchStore(settings.home)
     extra = {"actors": actors, "ray_address": ray_address} if engine is Engine.RAY else {}
     shared = settings.redis_url is not None
+    if engine is Engine.RAY and not shared:
+        raise ConfigError("--engine ray needs a ledger in Redis, which its actors share.", hint="Set COA_REDIS_URL.")
     begun = _begun_before(store, target, settings, payloads)
     if begun is None:
         record = store.create(
@@ -233,6 +235,7 @@ def _begun_before(store: BatchStore, out: Path, settings: Settings, payloads: tu
     another one."""
     from coa.batch.asking import fingerprint
     from coa.batch.record import batch_named
+    from coa.batch.results import ResultFolder
     from coa.errors import ConfigError
 
     before = batch_named(out)
@@ -242,6 +245,8 @@ def _begun_before(store: BatchStore, out: Path, settings: Settings, payloads: tu
     differs = _differs(record, settings) if fingerprint(settings) != record.config else None
     if differs is None and payloads != record.payloads:
         differs = "what is asked"
+    if differs is not None and not ResultFolder(out).lines.exists():
+        return None  # nothing came of it
     if differs is not None:
         raise ConfigError(
             f"{out} holds the results of batch {before}, and {differs} is another here.",

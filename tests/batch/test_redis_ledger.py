@@ -108,6 +108,16 @@ async def test_a_server_that_would_throw_the_ledger_away_is_refused(server: Redi
         plain.config_set("maxmemory-policy", "noeviction")
 
 
+async def test_a_server_that_does_not_tell_of_itself_is_taken_as_it_is(server: RedisProcess, plain: Redis) -> None:
+    plain.acl_setuser("guest", enabled=True, nopass=True, categories=["+@all"], commands=["-info"], keys=["*"])
+    try:
+        opened = await open_redis_ledger(server.url.replace("unix://", "unix://guest:x@"), "b1")
+        assert await opened.add(entries(1)) == 1
+        await opened.close()
+    finally:
+        plain.acl_deluser("guest")
+
+
 async def test_a_full_server_refuses_an_operation_whole(plain: Redis, ledger: RedisLedger) -> None:
     await ledger.add(entries(3))
     lease = await leased(ledger)
