@@ -107,7 +107,6 @@ def test_wheel_holds_the_rooms_under_coa_and_nothing_else(wheel: Path) -> None:
     assert expected - set(names) == set()
     assert "coa/py.typed" in names
     assert any(n.startswith("coa/agents/prompts/") and n.endswith(".md") for n in names)
-    assert {"coa/batch/redis_ledger_records.lua", "coa/batch/redis_ledger_operations.lua"} <= set(names)
 
 
 def test_wheel_says_its_licence_python_and_command(wheel: Path) -> None:
