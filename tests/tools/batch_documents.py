@@ -35,17 +35,27 @@ class Made:
         self.broken: list[str] = []
 
 
-def make_documents(folder: Path, *, n_good: int, n_broken: int, words: int = 500, data: Path = DATA) -> Made:
+def make_documents(
+    folder: Path,
+    *,
+    n_good: int,
+    n_broken: int,
+    words: int = 500,
+    data: Path = DATA,
+    formats: Sequence[str] = (),
+) -> Made:
     """Writes the documents; each good one has a text of its own, of about `words` words. The same each time.
 
+    `formats` are endings of file names; empty: all that there are, in turn.
     Raises: FileNotFoundError where the collection is not there.
     """
     folder.mkdir(parents=True, exist_ok=True)
     rng = random.Random(8)
     texts = _texts(data, n_good + n_broken, words)
     made = Made()
+    wanted = [(ending, write) for ending, write in _FORMATS if not formats or ending in formats]
     for n in range(n_good):
-        ending, write = _FORMATS[n % len(_FORMATS)]
+        ending, write = wanted[n % len(wanted)]
         name = f"{n:04}.{ending}"
         (folder / name).write_bytes(write(texts[n]))
         made.good.append(name)
