@@ -1,6 +1,6 @@
 """The report of an evaluation as one HTML file: tables, drawings, and every question with what each arm said.
 
-It loads nothing, works from file://, and whatever came out of a document or a model is escaped.
+It loads nothing, works from a disk, and whatever came out of a document or a model is escaped.
 """
 
 from __future__ import annotations

@@ -22,17 +22,22 @@ def questions_html(summary: Summary) -> str:
     for one in summary.scored:
         groups.setdefault((one.told.set, one.told.question.id), []).append(one)
     items = "".join(_question(summary, found) for found in groups.values())
-    options = "".join(f'<option value="{escaped(name)}">{escaped(name)}</option>' for name in summary.sets)
+    sets = _select("filter-set", [("", "all"), *((name, name) for name in summary.sets)])
+    scores = _select(
+        "filter-score", [("", "all"), ("split", "arms differ"), ("none", "no arm right"), ("all", "all arms right")]
+    )
     return (
-        '<div class="filters no-print">'
-        f'<label>Set <select id="filter-set"><option value="">all</option>{options}</select></label> '
-        '<label>Scores <select id="filter-score"><option value="">all</option>'
-        '<option value="split">arms differ</option><option value="none">no arm right</option>'
-        '<option value="all">all arms right</option></select></label> '
+        f'<div class="filters no-print"><label>Set {sets}</label> <label>Scores {scores}</label> '
         '<label>Words <input id="filter-text" type="search" autocomplete="off"></label> '
         f'<span id="filter-count" role="status">{len(groups)} questions</span></div>'
         f'<ul class="questions">{items}</ul>'
     )
+
+
+def _select(ident: str, choices: Sequence[tuple[str, str]]) -> str:
+    tag = "option"
+    inner = "".join(f'<{tag} value="{escaped(value)}">{escaped(label)}</{tag}>' for value, label in choices)
+    return f'<select id="{ident}">{inner}</select>'
 
 
 def _question(summary: Summary, found: Sequence[Scored]) -> str:
