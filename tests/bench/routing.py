@@ -6,7 +6,8 @@
 Replicas are llama.cpp server processes with one thread each. Questions come at random moments (Poisson, the same ones
 for each arm) whether or not earlier ones are done; a question is a chain: the chunks of its document one after the
 other, each prompt as a worker's, the notes that came before in its tail. All arms call the same servers, which are
-emptied before each; computed tokens are the servers' own count.
+emptied before each; computed tokens are the servers' own count. The unsaturated point has three of the documents, and
+time between the questions.
 
 The arm "sglang-router" needs that package in an environment of its own (it is no dependency of coa): --sglang-python
 or COA_SGLANG_PYTHON names its interpreter; the arm is left out without one.
@@ -25,7 +26,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import NamedTuple
@@ -61,7 +62,7 @@ class Load:
 
     n_documents: int = 6
     n_chunks: int = 3
-    """Of a document; the last third of the documents has one more."""
+    """Of a document; the first one has one less, so that 0.5, 0.9 and 1.5 of all are nearly multiples of three."""
     n_questions: int = 4
     chunk_tokens: int = 280
     """Of a chunk's prefix at most, so that most lie above a multiple of the engines' micro-batch (128)."""
@@ -70,7 +71,7 @@ class Load:
     @property
     def lengths(self) -> list[int]:
         """Chunks of each document."""
-        return [self.n_chunks + (i >= self.n_documents * 2 / 3) for i in range(self.n_documents)]
+        return [self.n_chunks - (i == 0) for i in range(self.n_documents)]
 
     def slots(self, ratio: float) -> int:
         """Of each server, so that all together hold about `ratio` of all chunks; the same number for each, since a
@@ -116,13 +117,13 @@ class Chain(NamedTuple):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measures and prints; 1 where a claim of coa's does not hold."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--small", action="store_true", help="a minute: two documents, two questions")
+    parser.add_argument("--small", action="store_true", help="three documents, two questions")
     parser.add_argument("--points", nargs="+", default=["0.5", "0.9", "1.5", "unsaturated"])
     parser.add_argument("--arms", nargs="+", default=list(ARMS), choices=list(ARMS))
     parser.add_argument("--sglang-python", default=os.environ.get("COA_SGLANG_PYTHON", ""))
     args = parser.parse_args(arguments)
     full = Load(n_documents=3, n_chunks=2, n_questions=2) if args.small else Load()
-    quiet = Load(full.n_documents, full.n_chunks, min(2, full.n_questions), full.chunk_tokens, 0.2)
+    quiet = replace(full, n_documents=3, questions_per_s=0.2)
     points = [Point("unsaturated", 0.9, quiet) if p == "unsaturated" else Point(p, float(p), full) for p in args.points]
     print(f"\n## Routing: {N_REPLICAS} llama.cpp servers, {os.cpu_count()} cores\n", flush=True)
     fine = True
