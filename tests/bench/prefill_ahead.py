@@ -134,20 +134,8 @@ class _Watched(PrefillAhead):
         )
 
 
-async def read_once(
-    document: Document,
-    engines: Sequence[EngineProcess],
-    folder: Path,
-    *,
-    most: int,
-    chunk_tokens: int,
-    reply_tokens: int,
-) -> Arm:
-    """One reading by the chain, with nothing saved before; `most` chunks may be computed ahead."""
-    arm = Arm(most > 0)
-    slots = folder / "slots"
-    for state in [path for path in slots.rglob("*") if path.is_file()]:
-        state.unlink()
+def _settings(engines: Sequence[EngineProcess], home: Path, slots: Path, *, chunk_tokens: int) -> Settings:
+    """One group of the engines, which share a folder of saved states."""
     entries = [
         {
             "model_name": "readers",
@@ -162,41 +150,48 @@ async def read_once(
         }
         for e in engines
     ]
-    with tempfile.TemporaryDirectory(dir=folder) as home:
-        settings = Settings.model_validate(
-            {
-                "home": Path(home),
-                "model": "readers",
-                "model_list": entries,
-                "notes": "paper",
-                "response_cache": False,
-                "retries": 0,
-                "chunk_tokens": chunk_tokens,
-            }
-        )
-        async with Session(settings) as session:
+    values = {"home": home, "model": "readers", "model_list": entries, "notes": "paper", "chunk_tokens": chunk_tokens}
+    return Settings.model_validate({**values, "response_cache": False, "retries": 0})
+
+
+async def read_once(
+    document: Document,
+    engines: Sequence[EngineProcess],
+    folder: Path,
+    *,
+    most: int,
+    chunk_tokens: int,
+    reply_tokens: int,
+) -> Arm:
+    """One reading by the chain, with nothing saved before; `most` chunks may be computed ahead. The engines save their
+    states in the folder's "slots"."""
+    arm, slots = Arm(most > 0), folder / "slots"
+    for state in [path for path in slots.rglob("*") if path.is_file()]:
+        state.unlink()
+    with tempfile.TemporaryDirectory(dir=folder) as name:
+        home = Path(name)
+        async with Session(_settings(engines, home, slots, chunk_tokens=chunk_tokens)) as session:
             gateway = await session._open()
             cache = gateway.prefix_cache
             assert isinstance(cache, KvCache)
             cache.ahead = _Watched(cache, most=most, hops=arm.hops)
             await session.open()
-            started = time.perf_counter()
             async with session.prepared(document, QUESTION) as run:
-                model = await gateway.role_model("worker")
+                started = time.perf_counter()
                 output = await run_graph(
-                    build_chain(worker=Writer(model, reply_tokens)),
+                    build_chain(worker=Writer(await gateway.role_model("worker"), reply_tokens)),
                     question=QUESTION,
                     context=run.context,
                     run_id=run.record.run_id,
-                    checkpoints=Path(home) / "state.sqlite",
+                    checkpoints=home / "state.sqlite",
                     on_event=lambda event: None,
                     on_control=lambda drain: None,
                 )
-            arm.wall_s = time.perf_counter() - started
+                arm.wall_s = time.perf_counter() - started
             await cache.ahead.close()
-            arm.notes = [note.text for note in run.context.notes.all_notes()]
-            assert output["coverage"]["skipped"] == []
-            arm.useful, arm.wasted = cache.ahead.counts.useful, cache.ahead.counts.wasted
+    assert output["coverage"]["skipped"] == []
+    arm.notes = [note.text for note in run.context.notes.all_notes()]
+    arm.useful, arm.wasted = cache.ahead.counts.useful, cache.ahead.counts.wasted
     return arm
 
 
