@@ -8,8 +8,8 @@ from coa.evaluation.bm25 import ranked
 def test_rare_words_count_more_than_frequent_ones() -> None:
     texts = ["the ship left the harbour", "the key lay in the harbour", "the harbour was the harbour of the ship"]
     assert ranked(texts, "the key")[0] == 1
-    # By hand, the mean length being 19/3: 0.47 * 2.2 / 2.01 + 0.134 * 2.2 / 2.01 = 0.66 for the first text; for the last
-    # one, which is longer, 0.47 * 2.2 / 2.44 + 0.134 * 4.4 / 3.44 = 0.60; for the second its harbour alone.
+    # By hand, with a mean length of 19/3: the first text has 0.47 * 2.2 / 2.01 + 0.134 * 2.2 / 2.01 = 0.66, the longer
+    # last one 0.47 * 2.2 / 2.44 + 0.134 * 4.4 / 3.44 = 0.60, the second its harbour alone.
     assert ranked(texts, "ship harbour") == [0, 2, 1]
 
 
