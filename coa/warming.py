@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from coa.config import Settings
+from coa.errors import ConfigError
 from coa.llm.call_labels import labels
 from coa.planning import plan_run
 from coa.reading import reading_prompt
 from coa.types import Document
-from coa.wiring import allowed_for
+from coa.wiring import allowed_for, profile_of
 
 if TYPE_CHECKING:
     from coa.llm.gateway import Gateway
@@ -42,9 +43,14 @@ async def warm_document(
 ) -> Warmed:
     """Has each chunk's reading prefix computed and kept, in order; what is there already costs nothing.
 
-    The prefix is the same for every question, role and strategy (see `coa.reading`). Raises: LimitsError,
-    DocumentEmpty, ChunkTooLarge.
+    The prefix is the same for every question, role and strategy (see `coa.reading`). Raises: ConfigError where code
+    picks the sentences and no chunk is shown to the model; LimitsError, DocumentEmpty, ChunkTooLarge.
     """
+    if profile_of(gateway, settings).quotes:
+        raise ConfigError(
+            f"{gateway.group.name} reads no chunk: for so small a model code picks sentences (notes: quotes).",
+            hint="Where it is to read them all the same: --notes paper, here and with the questions.",
+        )
     started = time.perf_counter()
     limits, _ = await allowed_for(gateway, settings, None)
     plan = await asyncio.to_thread(plan_run, document, None, gateway=gateway, limits=limits)
