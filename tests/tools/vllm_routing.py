@@ -146,7 +146,7 @@ async def _chain(model: ChatModel, load: Load, result: Result, arrival: tuple[fl
         prompt = Prompt(prefix=load.prefix(document, chunk), tail=tail)
         started = time.monotonic()
         first: list[float] = []
-        with labels(document=f"document {document}"):
+        with labels(document=f"document {document} of {result.seed}"):  # each seed draws other homes for them
             completion = await model.complete(prompt, Decoding(load.reply_tokens), on_text=_first(first))
         result.first_token_s.append((first[0] if first else time.monotonic()) - started)
         result.prompt_tokens += completion.usage.prompt_tokens
