@@ -45,6 +45,7 @@ from coa.errors import (
     StorageError,
 )
 from coa.events import ChunkRead, Event
+from coa.llm.whole_replies import whole_replies
 from coa.runs import RunStore
 from coa.types import Answer, Document
 
@@ -127,7 +128,9 @@ class ItemDesk:
         asking = [
             self._asked(job, document, items, _largest([shares[i.key] for i in items])) for items in groups.values()
         ]
-        for outcome in await asyncio.gather(*asking, return_exceptions=True):
+        with whole_replies():
+            outcomes = await asyncio.gather(*asking, return_exceptions=True)
+        for outcome in outcomes:
             if isinstance(outcome, BaseException):
                 raise outcome
 

@@ -9,6 +9,7 @@ from coa.llm.recording import HeardModel
 from coa.llm.response_cache import CachedModel, group_identity, weights_of
 from coa.llm.response_file import FileResponses, responses_file
 from coa.llm.tracing import ObservedModel
+from coa.llm.whole_replies import WholeModel
 
 if TYPE_CHECKING:
     from coa.llm.gateway import Gateway
@@ -38,4 +39,4 @@ def wrapped(model: ChatModel, gateway: Gateway) -> ChatModel:
             deployments=[d.id for d in opened.group.deployments],
             on_trouble=gateway.warn,
         )
-    return HeardModel(ObservedModel(inner, None if opened is None else opened.group))
+    return WholeModel(HeardModel(ObservedModel(inner, None if opened is None else opened.group)))

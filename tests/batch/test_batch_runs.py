@@ -125,6 +125,7 @@ async def test_good_documents_are_done_broken_ones_fail_with_their_cause_and_not
     assert all("broken.pdf" in row["cause"] for row in place.rows() if row["document"] == "broken.pdf")
     needed = sum(row["coverage"]["chunks"] + 1 for row in place.rows() if row["state"] == "done")
     assert place.calls == needed == end.summary["usage"]["calls"]
+    assert not any(call.body.get("stream") for call in place.server.requests), "nobody watches"
     (row,) = (row for row in place.rows() if row["document"] == "a.txt" and row["question"] == "Who had the key?")
     assert [Path(source).name for source in row["sources"]] == ["a.txt", "copy-of-a.txt"]
     for line in place.rows():
