@@ -19,6 +19,9 @@ from coa.llm.prefixes import Measured
 __all__ = ["InMemoryIndex", "InMemoryStates", "NothingLearned", "OneAtATime"]
 
 
+_UNKNOWN = StateOrigin()
+
+
 @dataclass
 class InMemoryIndex:
     """A `PrefixIndex` that takes the replica with the longest hit, of these the one with the least to do."""
@@ -103,7 +106,7 @@ class InMemoryStates:
         """See `StateStore`."""
         return f"{key.name}.{secrets.token_hex(4)}"
 
-    async def commit(self, key: StateKey, file: str, origin: StateOrigin = StateOrigin()) -> Manifest | None:
+    async def commit(self, key: StateKey, file: str, origin: StateOrigin = _UNKNOWN) -> Manifest | None:
         """See `StateStore`."""
         size = (self.folder / file).stat().st_size
         self.manifests[key] = Manifest(key, file, size, "", time.time(), origin)
