@@ -146,7 +146,7 @@ def lease_next(db: sqlite3.Connection, owner: str, now: float, seconds: float) -
     db.execute("UPDATE items SET state = 1 WHERE document = ? AND state = 0", (document,))
     columns = f"key, payload, config, tries, generation, {_COLUMNS}"
     found = db.execute(f"SELECT {columns} FROM items WHERE document = ? AND state = 1 ORDER BY id", (document,))  # noqa: S608
-    items = tuple(LeasedItem(*row[:5], spending(row[5:])) for row in found)
+    items = tuple(LeasedItem(r[0], r[1], r[2], r[3], r[4], spending(r[5:])) for r in found)
     return Lease(owner, token, digest, sources_of(db, document), n_bytes, items, lost)
 
 
