@@ -118,7 +118,7 @@ def test_the_tests_folder_is_no_package_and_its_modules_have_unique_names() -> N
 
 def test_no_tracked_text_names_a_registry_or_a_path_of_somebodys_machine() -> None:
     registries = r"(pypi|pythonhosted|npmjs|crates)\.(org|io)"
-    machine = r"(file://|(^|[^.\w}])/(opt|root|home/\w|Users/\w|work/|tmp/\w))"
+    machine = r"(file:///|(^|[^.<\w}])/((opt|root)\b|home/\w|Users/\w|work/|tmp/\w))"
     found = subprocess.run(
         ["git", "grep", "-nIE", f"{registries}|{machine}", "--", ".", f":!{_name(Path(__file__))}"],
         cwd=REPOSITORY,

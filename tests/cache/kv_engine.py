@@ -68,7 +68,11 @@ class PoolEngine:
                 self.pool[self._ids] = stored[at]
             if stored:
                 first, last = n_hit * self.block_size, (n_hit + len(stored)) * self.block_size
-                event = {"type": "BlockStored", "block_hashes": stored, "token_ids": tokens[first:last]}
+                event: dict[str, object] = {
+                    "type": "BlockStored",
+                    "block_hashes": stored,
+                    "token_ids": tokens[first:last],
+                }
                 parent = hashes[n_hit - 1] if n_hit else None
                 event |= {"parent_block_hash": parent, "block_size": self.block_size, "lora_id": None, "medium": "GPU"}
                 if self.shape != "arrays":

@@ -242,7 +242,7 @@ async def test_an_index_that_fails_costs_no_call(tmp_path: Path, caplog: pytest.
     async def fails(*_: Any, **__: Any) -> Any:
         raise RuntimeError("no index")
 
-    w.index.reserve = w.index.held = fails  # type: ignore[method-assign, assignment]
+    w.index.reserve = w.index.held = fails  # type: ignore[method-assign]
     reservation = w.cache.reserve("m", PROMPT, DECODING)
     assert reservation is not None
     assert await reservation.choose(["a", "b"]) is None
