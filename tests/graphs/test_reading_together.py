@@ -95,6 +95,9 @@ class Several:
         """The chunks in the order in which the run began them."""
         return [read.chunk for read in self.journal if read.run == run and read.begins]
 
+    def has_read(self, run: str, chunk: int) -> bool:
+        return Read(run, chunk, False) in self.journal
+
     def in_step(self, runs: Sequence[str], order: Sequence[int]) -> bool:
         """Whether each of `runs` began a chunk of `order` only when all had ended the one before."""
         ends = {(read.run, read.chunk): at for at, read in enumerate(self.journal) if not read.begins}
@@ -123,10 +126,12 @@ async def running(*calls: Any) -> AsyncIterator[list[asyncio.Task[Any]]]:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _settled() -> None:
-    """Long enough for whatever is not waiting for another run."""
-    for _ in range(20):
-        await asyncio.sleep(0.01)
+async def _until(condition: Callable[[], bool]) -> None:
+    """Waits for `condition`, and then long enough for what must not happen."""
+    async with asyncio.timeout(60):
+        while not condition():  # noqa: ASYNC110 - there is no event for it
+            await asyncio.sleep(0.01)
+    await asyncio.sleep(0.1)
 
 
 async def test_a_chunk_is_read_by_all_before_the_next_is_read_by_any(several: Several) -> None:
@@ -143,7 +148,7 @@ async def test_without_a_group_runs_do_not_wait_for_each_other(several: Several)
     alone, slow = several.world("alone"), several.world("slow")
     slow.model.gate = asyncio.Event()
     async with running(several.run(slow), alone.run("chain")) as (_, free):
-        await asyncio.wait_for(free, 20)
+        await asyncio.wait_for(free, 60)
     assert several.begun("slow") == [0]
 
 
@@ -192,7 +197,7 @@ async def test_a_run_that_was_resumed_further_on_waits_and_holds_nobody_up(sever
 async def test_a_run_that_fails_lets_the_others_go_on(several: Several) -> None:
     failing, well = several.world("failing", fails_at=1), several.world("well")
     outcomes = await asyncio.wait_for(
-        asyncio.gather(several.run(failing), several.run(well), return_exceptions=True), timeout=20
+        asyncio.gather(several.run(failing), several.run(well), return_exceptions=True), timeout=60
     )
     assert isinstance(outcomes[0], ModelUnavailable)
     assert several.begun("well") == list(range(well.n_chunks))
@@ -202,14 +207,14 @@ async def test_a_run_that_is_cancelled_while_it_reads_or_waits_lets_the_others_g
     reads, waits, well = several.world("reads"), several.world("waits"), several.world("well")
     reads.model.gate = asyncio.Event()
     async with running(several.run(reads), several.run(waits), several.run(well)) as (reading, waiting, going):
-        await _settled()
+        await _until(lambda: several.has_read("waits", 0) and several.has_read("well", 0))
         assert several.begun("waits") == several.begun("well") == [0]
         waiting.cancel()
-        await asyncio.wait([waiting], timeout=5)
+        await asyncio.wait([waiting], timeout=30)
         assert waiting.cancelled()
         assert several.begun("well") == [0]
         reading.cancel()
-        assert (await asyncio.wait_for(going, 20))["coverage"]["read"] == well.n_chunks
+        assert (await asyncio.wait_for(going, 60))["coverage"]["read"] == well.n_chunks
 
 
 async def test_a_run_that_waits_stops_without_beginning_a_chunk_and_is_resumed_where_it_stood(
@@ -218,14 +223,14 @@ async def test_a_run_that_waits_stops_without_beginning_a_chunk_and_is_resumed_w
     slow, waits = several.world("slow"), several.world("waits")
     slow.model.gate = asyncio.Event()
     async with running(several.run(slow), several.run(waits)) as (reading, waiting):
-        await _settled()
+        await _until(lambda: several.has_read("waits", 0) and bool(several.begun("slow")))
         assert several.begun("waits") == [0]
         waits.drain("SIGTERM")
         with pytest.raises(RunDrained) as drained:
-            await asyncio.wait_for(waiting, 5)
+            await asyncio.wait_for(waiting, 30)
         assert drained.value.run_id == "waits"
         slow.model.gate.set()
-        await asyncio.wait_for(reading, 20)
+        await asyncio.wait_for(reading, 60)
     assert several.begun("waits") == [0]
     await several.run(waits)
     assert several.begun("waits") == list(range(waits.n_chunks)), "no chunk is paid for twice"
@@ -234,7 +239,7 @@ async def test_a_run_that_waits_stops_without_beginning_a_chunk_and_is_resumed_w
 async def test_a_run_that_its_budget_ends_lets_the_others_go_on(several: Several) -> None:
     # Room for three readings, each of which could take two calls, and the answer.
     poor, well = several.world("poor", budget=Budget(max_calls=5)), several.world("well")
-    outputs = await asyncio.wait_for(asyncio.gather(several.run(poor), several.run(well)), 20)
+    outputs = await asyncio.wait_for(asyncio.gather(several.run(poor), several.run(well)), 60)
     assert outputs[0]["stopped"] == "the limit of 5 calls"
     assert several.begun("well") == list(range(well.n_chunks))
 
@@ -252,11 +257,11 @@ async def test_a_run_that_writes_its_answer_holds_nobody_up(several: Several) ->
     short.model.complete = stuck
     short.options = ReadOptions(passes=1)
     async with running(several.run(short), several.run(long)) as (stuck_run, going):
-        await _settled()
-        assert several.begun("long")[-1] == short.n_chunks, "both have read what the short one has"
+        last = short.n_chunks - 1
+        await _until(lambda: several.has_read("short", last) and several.begun("long")[-1:] == [last + 1])
         answering.set()
-        await asyncio.wait_for(stuck_run, 5)
-        await asyncio.wait_for(going, 20)
+        await asyncio.wait_for(stuck_run, 60)
+        await asyncio.wait_for(going, 60)
 
 
 @pytest.mark.parametrize("name", ["tree", "merge", "alr2", "rag"])
@@ -264,13 +269,13 @@ async def test_strategies_without_an_order_neither_wait_nor_hold_up(several: Sev
     slow, other = several.world("slow"), several.world("other")
     slow.model.gate = asyncio.Event()
     async with running(several.run(slow), several.run(other, name)) as (_, free):
-        output = await asyncio.wait_for(free, 20)
+        output = await asyncio.wait_for(free, 60)
     assert output["stopped"] is None
     several.journal.clear()
     chain, stuck = several.world("chain"), several.world("stuck")
     stuck.model.gate = asyncio.Event()
     async with running(several.run(stuck, name), several.run(chain)) as (_, free):
-        await asyncio.wait_for(free, 20)
+        await asyncio.wait_for(free, 60)
     assert several.begun("chain") == list(range(chain.n_chunks))
 
 
@@ -278,7 +283,7 @@ async def test_a_run_that_waits_holds_no_share_of_its_budget(several: Several) -
     slow, waits = several.world("slow"), several.world("waits", budget=Budget(max_calls=40))
     slow.model.gate = asyncio.Event()
     async with running(several.run(slow), several.run(waits)) as (reading, waiting):
-        await _settled()
+        await _until(lambda: several.has_read("waits", 0))
         assert [e.index for e in waits.events if isinstance(e, ChunkStarted)] == [0]
         # All that is not spent or kept for the answer can be reserved by somebody else.
         left = 40 - waits.context.spent.calls - waits.context.manager_demand.calls
@@ -288,7 +293,7 @@ async def test_a_run_that_waits_holds_no_share_of_its_budget(several: Several) -
         for each in taken:
             waits.context.release(each, type(waits.context.spent)())
         slow.model.gate.set()
-        await asyncio.wait_for(asyncio.gather(reading, waiting), 20)
+        await asyncio.wait_for(asyncio.gather(reading, waiting), 60)
 
 
 async def test_a_companion_that_stopped_is_told_so_rather_than_kept_waiting() -> None:
