@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.util
+import sys
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, ClassVar
 
 import pytest
 
@@ -173,7 +177,76 @@ async def test_a_worker_says_what_keeps_it_from_joining(record: BatchRecord, set
         await join_batch(record.batch_id, settings.model_copy(update={"redis_url": None}))
 
 
+async def test_documents_at_urls_are_read_and_one_that_is_gone_fails_with_its_cause(
+    settings: Settings, tmp_path: Path
+) -> None:
+    pytest.importorskip("fsspec")
+    made = replace(created(settings, tmp_path, n=3), inputs=(f"file://{tmp_path}/documents",))
+    ledger = await open_ledger(made, settings, BatchStore(settings.home))
+    assert await scan(made, ledger) == 3
+    await ledger.close()
+    (tmp_path / "documents" / "d1.txt").unlink()
+    BatchStore(settings.home).save(made)
+    end = await join_batch(made.batch_id, settings)
+    assert end.exit_code == 3
+    rows = {row["document"]: row for row in ResultFolder(Path(made.out)).rows()}
+    assert {name: row["state"] for name, row in rows.items()} == {
+        "d0.txt": "done",
+        "d1.txt": "failed",
+        "d2.txt": "done",
+    }
+    assert "no file" in rows["d1.txt"]["cause"]
+    assert rows["d0.txt"]["source"] == f"file://{tmp_path}/documents/d0.txt"
+
+
 async def test_a_batch_over_redis_is_run_as_one_over_a_file_is(settings: Settings, tmp_path: Path) -> None:
     made = created(settings, tmp_path, n=2)
     end = await run_batch(made, settings)
     assert (end.exit_code, end.summary["counts"]["done"]) == (0, 2)
+
+
+class _Celery:
+    """As much of Celery as the recipe uses: tasks are functions, and what they queue is written down."""
+
+    queued: ClassVar[list[str]] = []
+
+    def __init__(self, name: str, *, broker: str) -> None:
+        self.conf: dict[str, object] = {}
+
+    def task(self, **options: object) -> Callable[[Callable[[str], None]], Callable[[str], None]]:
+        def queueable(function: Callable[[str], None]) -> Callable[[str], None]:
+            function.delay = self.queued.append  # type: ignore[attr-defined]
+            return function
+
+        return queueable
+
+
+def test_the_recipe_for_celery_works_in_shifts(
+    settings: Settings, tmp_path: Path, engine: FaultServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def added() -> None:
+        ledger = await open_ledger(made, settings, BatchStore(settings.home))
+        await scan(made, ledger)
+        await ledger.close()
+
+    made = created(settings, tmp_path)
+    asyncio.run(added())
+    monkeypatch.setitem(sys.modules, "celery", SimpleNamespace(Celery=_Celery))
+    monkeypatch.setenv("COA_REDIS_URL", str(settings.redis_url))
+    recipe = Path(__file__).parents[2] / "examples" / "batch" / "celery_app.py"
+    spec = importlib.util.spec_from_file_location("celery_recipe", recipe)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    monkeypatch.setattr(module, "load_settings", lambda: SimpleNamespace(settings=settings))
+    monkeypatch.setattr(module, "SHIFT_S", 0.3)
+    engine.faults = Faults(latency_s=0.1)
+    module.shift(made.batch_id)
+    assert _Celery.queued == [made.batch_id], "the next shift goes on"
+    engine.faults = Faults()
+    monkeypatch.setattr(module, "SHIFT_S", 60.0)
+    module.shift(made.batch_id)
+    assert _Celery.queued == [made.batch_id], "there is nothing left for another one"
+    rows = list(ResultFolder(Path(made.out)).rows())
+    assert sorted(row["document"] for row in rows) == [f"d{i}.txt" for i in range(N_DOCUMENTS)]
