@@ -94,6 +94,7 @@ class _Driver:
         self._active: dict[asyncio.Task[Worked], StopSignal] = {}
         self._ending: Driven | None = None
         self._stopped = asyncio.Event()
+        self._suspect: asyncio.Event | None = None
         self._in_vain: list[float] = []
         self._any_done = False
         self._n_wrong = 0
@@ -126,7 +127,7 @@ class _Driver:
 
     async def _leased(self) -> bool:
         """Whether another document was begun."""
-        if len(self._active) >= self._jobs:
+        if len(self._active) >= self._jobs or (self._suspect is not None and not self._suspect.is_set()):
             return False
         lease = await self._ledger.lease(self._owner, seconds=LEASE_S)
         if lease is None:
@@ -138,8 +139,14 @@ class _Driver:
         if self._ending is not None:  # meanwhile
             await self._ledger.release(lease)
             return False
-        stop = StopSignal()
-        self._active[asyncio.create_task(self._desk.work(lease, stop))] = stop
+        stop, progress = StopSignal(), asyncio.Event()
+        if lease.lost:
+            # Its holders died before anything was done. Should it be to blame, no other is to be blamed with it:
+            # until it has made progress none is begun. Such documents come last, so this holds up others like it.
+            self._suspect = progress
+        task = asyncio.create_task(self._desk.work(lease, stop, progress))
+        task.add_done_callback(lambda _: progress.set())
+        self._active[task] = stop
         if self._on_work is not None:
             self._on_work(lease, None)
         return True

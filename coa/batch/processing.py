@@ -69,13 +69,14 @@ class Desk:
         """See `ItemDesk.report`."""
         return await self._items.report()
 
-    async def work(self, lease: Lease, stop: StopSignal) -> Worked:
+    async def work(self, lease: Lease, stop: StopSignal, progress: asyncio.Event | None = None) -> Worked:
         """What came of the lease, which is over then, whatever happens; a stop gives back what is not done.
 
-        Raises: `FATAL` errors, and what opening the models raises.
+        `progress` is set with the first chunk that is read. Raises: `FATAL` errors, and what opening the models raises.
         """
         started = time.monotonic()
         job = Job(lease, stop, Worked(lease), open={item.key: item for item in lease.items})
+        job.progress = progress or job.progress
         working = asyncio.create_task(self._within_time(job))
         beating = asyncio.create_task(self._signs_of_life(job, working))
         try:

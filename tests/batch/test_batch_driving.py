@@ -26,7 +26,7 @@ class FakeDesk(Desk):
         self.now = self.most = 0
         self.seen: list[str] = []
 
-    async def work(self, lease: Lease, stop: StopSignal) -> Worked:
+    async def work(self, lease: Lease, stop: StopSignal, progress: asyncio.Event | None = None) -> Worked:
         self.seen.append(lease.sources[0])
         self.now += 1
         self.most = max(self.most, self.now)
@@ -98,6 +98,28 @@ async def test_a_long_document_holds_one_place_and_the_others_go_past_it(ledger:
         return await done(ledger, lease)
 
     assert (await driven(FakeDesk(work), ledger, jobs=2)).ending == "finished"
+
+
+async def test_documents_whose_holders_died_are_begun_one_at_a_time_and_after_the_others(ledger: SQLiteLedger) -> None:
+    for _ in range(3):
+        assert await ledger.lease("dead", seconds=60) is not None
+    await ledger.expire(everyone=True)
+    suspects: list[int] = []
+    n_now = 0
+
+    async def work(lease: Lease, stop: StopSignal) -> Worked:
+        nonlocal n_now
+        n_now += lease.lost > 0
+        if lease.lost:
+            suspects.append(n_now)
+        await asyncio.sleep(0.01)
+        n_now -= lease.lost > 0
+        return await done(ledger, lease)
+
+    desk = FakeDesk(work)
+    assert (await driven(desk, ledger, jobs=4)).ending == "finished"
+    assert suspects == [1, 1, 1]
+    assert desk.seen[-3:] == ["d00", "d01", "d02"]
 
 
 async def test_a_stop_reaches_those_in_work_and_begins_no_other(ledger: SQLiteLedger) -> None:
