@@ -14,12 +14,13 @@ import contextlib
 import logging
 import secrets
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol
 
 from coa.cache.index import Choice, Replica, Wanted
 from coa.cache.kv_stats import Counts
+from coa.cache.placement import affinity
 from coa.cache.router import LEAST_SPEED
 from coa.cache.served_engines import Prefix, ServedEngine
 from coa.cache.states import StateKey, StateOrigin, StateStore
@@ -305,7 +306,8 @@ class Booking:
             self._cause = "its state could not be saved"
             return
         labels = call_labels()
-        await store.commit(key, file, StateOrigin(model=engine.group, document=labels.get("document", "")))
+        chunk = int(labels["chunk"]) if "chunk" in labels else None
+        await store.commit(key, file, StateOrigin(engine.group, labels.get("document", ""), chunk))
 
     def _patience_s(self, engine: ServedEngine) -> float:
         """How long a slot that is taken and has the prefix, or will have it, is worth waiting for: until its call may
@@ -340,7 +342,7 @@ class Booking:
             n_out=max(1, self.decoding.max_tokens // 2),
             state_tokens=saved,
             restore_s=saved * _RESTORE_S_PER_TOKEN,
-            affinity=labels.get("document", "") or (prefix.state.hash.hex() if prefix is not None else ""),
+            affinity=_affinity(engine, prefix, labels),
         )
 
     async def _leave_seat(self) -> None:
@@ -381,3 +383,12 @@ async def _look_for_restart(cache: KvCache, engine: ServedEngine) -> None:
     if await engine.look_for_restart():
         _log.info("%s was restarted: what it held is gone.", engine.id)
         await cache.index.dropped(before, None)
+
+
+def _affinity(engine: ServedEngine, prefix: Prefix | None, labels: Mapping[str, str]) -> str:
+    """What is read at the same place: a document, or of one that no replica could hold ranges of its chunks."""
+    document = labels.get("document", "")
+    if prefix is None or not document:
+        return document or ("" if prefix is None else prefix.state.hash.hex())
+    per_replica = engine.replica.capacity_tokens // max(1, len(prefix.tokens))
+    return affinity(document, int(labels.get("chunk", "0")), range_chunks=per_replica)

@@ -6,7 +6,7 @@ The index is advice: wrong data costs time, never an answer. No operation raises
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -95,6 +95,10 @@ class PrefixIndex(Protocol):
 
     async def scored(self, wanted: Wanted, replica: Replica, *, predicted: int, actual: int) -> None:
         """What came of a prediction, in tokens: what the engine did not have any more is dropped."""
+        ...
+
+    async def pin(self, prefixes: Mapping[bytes, int], *, until: float) -> None:
+        """Prefixes, by their last hash, with their tokens, are going to be read before Unix time `until`."""
         ...
 
     async def seat(

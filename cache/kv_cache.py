@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from itertools import islice
 from typing import Protocol
 
 from coa.cache.ahead import PrefillAhead
@@ -26,6 +28,9 @@ __all__ = ["KvCache", "Learning"]
 _log = logging.getLogger(__name__)
 
 _RENEW_S = 20.0
+_PINNED = 4
+"""Chunks that a run reads next, and is therefore told to keep."""
+_PINNED_S = 300.0
 
 
 class Learning(Protocol):
@@ -86,7 +91,9 @@ class KvCache:
     def upcoming(self, group: str, prompts: Iterable[Prompt]) -> None:
         """See `PrefixCache.upcoming`."""
         if group in self._groups:
-            self.ahead.upcoming(group, prompts)
+            soon = list(islice(prompts, _PINNED))
+            self.ahead.upcoming(group, soon)
+            self.spawn(self._pin(group, soon))
 
     def has_room(self, group: str) -> bool:
         """Whether a replica of the group has a slot that no call of this process uses or waits for."""
@@ -172,6 +179,17 @@ class KvCache:
                     await feed.start()
         if isinstance(self.index, Facts):
             await self.learned.load(self.index, engine.id)
+
+    async def _pin(self, group: str, prompts: Sequence[Prompt]) -> None:
+        """What is read next is given away last."""
+        until = time.time() + _PINNED_S
+        for engine in [e for e in self.engines.values() if e.group == group]:
+            found = [prefix for prompt in prompts if (prefix := await engine.prefix_of(prompt)) is not None]
+            store = self.stores.get(engine.id)
+            if store is not None:
+                await store.pin([prefix.state for prefix in found], until=until)
+            else:
+                await self.index.pin({p.last: len(p.tokens) for p in found if p.last is not None}, until=until)
 
     async def _renew(self) -> None:
         while self._active:

@@ -19,6 +19,7 @@ from coa.events import AnswerStarted, AnswerToken, ChunkRead, ChunkSkipped, Chun
 from coa.graphs.context import Answering, ReadContext, Reading
 from coa.graphs.together import Turn
 from coa.llm.budget import Demand
+from coa.llm.call_labels import labels
 from coa.runs import PartAnswer, StoredNote, StoredStep
 from coa.types import Chunk, CommunicationUnit, Usage, Verdict
 
@@ -152,7 +153,8 @@ async def _bought(
         write(ChunkStarted(context.ordinal(part, position), context.n_chunks, chunk.n_tokens, path))
         if context.upcoming is not None and following:
             context.upcoming(following)
-        note = await _paid(context, worker, unit, question=question, part=part, position=position, path=path)
+        with labels(chunk=str(context.ordinal(part, position))):
+            note = await _paid(context, worker, unit, question=question, part=part, position=position, path=path)
         paid = note.usage
     except ModelError as error:
         paid = error.usage or Usage()

@@ -7,7 +7,7 @@ import contextlib
 import secrets
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -62,6 +62,9 @@ class InMemoryIndex:
         gone = [h for h, end in zip(wanted.hashes, wanted.tokens, strict=True) if end > actual]
         if actual < predicted:
             await self.dropped(replica, gone)
+
+    async def pin(self, prefixes: Mapping[bytes, int], *, until: float) -> None:
+        """See `PrefixIndex`; nothing is given away here."""
 
     async def seat(
         self, request: str, replica: Replica, prefer: bytes | None = None, *, patient: bool = False

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from coa.cache.kv_cache import KvCache
 from coa.cache.kv_stats import KvStats
 from coa.cache.served_engines import ServedEngine
 from coa.errors import CacheError
+from coa.llm.call_labels import labels
 from coa.llm.chat import Decoding
 from coa.llm.deployments import Deployment
 from coa.llm.prefixes import Measured, Reservation
@@ -295,6 +296,20 @@ async def test_two_that_want_the_same_chunk_at_once_compute_it_once(tmp_path: Pa
     w = world(tmp_path, n_slots=2)
     calls = await asyncio.gather(w.call(), w.call())
     assert sorted(prefilled > 0 for _, prefilled in calls) == [False, True]
+
+
+async def test_a_state_knows_its_chunk_and_ranges_of_a_long_document_have_homes_of_their_own(tmp_path: Path) -> None:
+    w = world(tmp_path, "a", "b")
+    engine = w.cache.engines["a"]
+    with labels(document="sha", chunk="5"):
+        await w.call()
+        booking = w.cache.reserve("m", PROMPT, DECODING)
+        assert booking is not None
+        assert (await booking._described(engine)).affinity == "sha"
+        engine.replica = replace(engine.replica, capacity_tokens=4 * len(PROMPT.prefix))
+        assert (await booking._described(engine)).affinity == "sha:1"  # three chunks a replica
+    (manifest,) = w.states.manifests.values()
+    assert (manifest.origin.document, manifest.origin.chunk) == ("sha", 5)
 
 
 async def test_a_restart_is_noticed_after_a_failed_call(tmp_path: Path) -> None:
