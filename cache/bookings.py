@@ -278,9 +278,10 @@ class Booking:
             return False
         try:
             n = await engine.adapter.restore(self._slot, manifest.file)
-        except CacheError as error:
+        except CacheError as error:  # the engine is in trouble, which says nothing of the state
             _log.info("%s", error)
-            n = 0
+            self._cause = "the engine failed while it was put in place"
+            return False
         if n != key.n_tokens:
             await store.discard(key, "the engine does not take it")
             self._cause = "the engine did not take the saved state"

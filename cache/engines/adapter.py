@@ -51,7 +51,7 @@ class EngineAdapter(Protocol):
         ...
 
     async def restore(self, slot: int, file: str) -> int:
-        """Reads a state into the slot; the tokens in it."""
+        """Reads a state into the slot; the tokens in it, 0 where the engine does not take it."""
         ...
 
     async def epoch(self) -> str:

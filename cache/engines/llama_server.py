@@ -111,7 +111,8 @@ class LlamaServer:
 
     async def restore(self, slot: int, file: str) -> int:
         """See `EngineAdapter`; 0 where the engine does not take the file."""
-        restored = await self._call("POST", f"/slots/{slot}?action=restore", {"filename": file}, limits=_COMPUTING)
+        path = f"/slots/{slot}?action=restore"
+        restored = await self._call("POST", path, {"filename": file}, limits=_COMPUTING, refusable=True)
         return _count(restored, "n_restored")
 
     async def epoch(self) -> str:
@@ -137,13 +138,22 @@ class LlamaServer:
         return path.stat().st_size if path is not None and path.is_file() else None
 
     async def _call(
-        self, method: str, path: str, body: object = None, *, limits: httpx.Timeout = _TIMEOUT
+        self,
+        method: str,
+        path: str,
+        body: object = None,
+        *,
+        limits: httpx.Timeout = _TIMEOUT,
+        refusable: bool = False,
     ) -> dict[str, Any]:
+        """Empty where the engine says that it cannot, and `refusable` takes that for an answer."""
         try:
             response = await self._client.request(method, path, json=body, timeout=limits)
             answer: Any = response.json()
         except (httpx.HTTPError, ValueError) as error:
             raise self._error(path, type(error).__name__) from error
+        if refusable and response.status_code == httpx.codes.BAD_REQUEST:
+            return {}
         if response.is_error or not isinstance(answer, dict):
             told = answer.get("error") if isinstance(answer, dict) else None
             message = told.get("message") if isinstance(told, dict) else None

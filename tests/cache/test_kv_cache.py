@@ -215,12 +215,23 @@ async def test_whatever_an_engine_does_not_do_the_call_goes_on(tmp_path: Path, b
     w.engines["a"].broken = {broken}
     measured, prefilled = await w.call(PROMPT if broken != "prefix_tokens" else Prompt(prefix="new " * 50, tail="Say."))
     assert measured.prompt_tokens > 0
-    if broken == "restore":  # computed again, and the state that was of no use is gone
+    if broken == "restore":  # computed again; an engine in trouble says nothing of the state
         assert prefilled == measured.cached_tokens > 0
-        assert w.states.discarded
+        assert not w.states.discarded
     if broken == "prefill":
         assert measured.cached_tokens == 0  # never on top of what the slot happens to hold
     assert not w.index.seats
+
+
+async def test_a_state_that_the_engine_does_not_take_is_thrown_away_and_made_again(tmp_path: Path) -> None:
+    w = world(tmp_path)
+    await w.call()
+    (manifest,) = w.states.manifests.values()
+    (tmp_path / manifest.file).write_bytes(b"of another make")
+    measured, prefilled = await w.call()
+    assert prefilled == measured.cached_tokens > 0
+    assert len(w.states.discarded) == 1
+    assert (await w.call())[1] == 0
 
 
 async def test_an_engine_that_cannot_be_asked_is_left_alone_and_asked_again_later(tmp_path: Path) -> None:
