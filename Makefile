@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-vllm check bench lock clean start setup lint format types imports model
+.PHONY: help demo test test-vllm check bench bench-cache lock clean start setup lint format types imports model
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -39,6 +39,7 @@ help:
 	@echo "make test-vllm  a real vLLM and a real sglang-router on this machine's CPU (3.4 GB in build/vllm, half an hour)"
 	@echo "make check   the same without slow tests"
 	@echo "make bench   chunking speed, overhead per call, checkpoint size, reading speed"
+	@echo "make bench-cache  the prefix cache: index, several questions, prefill-ahead, routing (half an hour)"
 	@echo "make lock    constraints.txt anew from pyproject.toml (UPGRADE=1: newest versions)"
 	@echo "make format  ruff's formatter and its safe fixes"
 	@echo "make clean   removes $(VENV), build, caches and .coa"
@@ -67,6 +68,13 @@ check: start setup lint types imports
 bench: start setup model
 	@$(STEP) bench $(BIN)/python tests/bench/run.py
 	@$(STEP) readers $(BIN)/python tests/bench/readers.py
+	@$(TABLE)
+
+bench-cache: start setup model
+	@$(STEP) index $(BIN)/python tests/bench/index_latency.py
+	@$(STEP) questions $(BIN)/python tests/tools/many_questions.py
+	@$(STEP) ahead $(BIN)/python -m tests.bench.prefill_ahead
+	@$(STEP) routing $(BIN)/python -m tests.bench.routing
 	@$(TABLE)
 
 start:
