@@ -78,7 +78,7 @@ def _texts(data: Path, n: int, words: int) -> list[list[str]]:
         n_words = 0
         for block in path.read_text(encoding="utf-8", errors="replace").split("\n\n"):
             text = " ".join(block.split())
-            if text:
+            if text and "Gutenberg" not in text:  # a stretch of the licence alone would be left out, and empty
                 paragraphs.append(text)
                 n_words += len(text.split())
             if n_words >= words:
