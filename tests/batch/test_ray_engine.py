@@ -124,7 +124,8 @@ async def test_a_dead_actor_is_replaced_and_its_documents_are_taken_back_at_once
         if actor.number == 0:
             assert await ledger.lease(actor.work.owner, seconds=3600) is not None
             raise ActorLost("killed")
-        await asyncio.sleep(0.05)
+        while len(cluster.placed) < 3:  # noqa: ASYNC110 - what it waits for has no event
+            await asyncio.sleep(0.01)
         return await work_through(ledger, actor.work.owner)
 
     cluster = FakeCluster(script)
