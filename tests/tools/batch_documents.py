@@ -60,9 +60,9 @@ def make_documents(
         (folder / name).write_bytes(write(texts[n]))
         made.good.append(name)
     for n in range(n_broken):
-        ending, write = _BROKEN[n % len(_BROKEN)]
+        ending, wreck = _BROKEN[n % len(_BROKEN)]
         name = f"broken-{n:03}.{ending}"
-        (folder / name).write_bytes(write(texts[n_good + n], rng))
+        (folder / name).write_bytes(wreck(texts[n_good + n], rng))
         made.broken.append(name)
     return made
 
