@@ -13,7 +13,7 @@ hexadecimal digits, "-" for nothing known.
 
 from __future__ import annotations
 
-from coa.cache.router import LATE_SHARE, MAX_CROWD, TIE_SHARE
+from coa.cache.router import BOUND, EVICTED_SHARE, LATE_SHARE, MAX_CROWD, TIE_SHARE
 
 __all__ = ["BOOK", "DROPPED", "DUMP", "HELD", "LOAD", "PIN", "RELEASE", "RESERVE", "SEAT", "STATS", "UNPIN", "UNSEAT"]
 
@@ -41,7 +41,11 @@ local function book(fw, request, deadline, now, uncached, out, packed, ttl)
 end
 """
 
-_VIEWS = """
+_VIEWS = (
+    f"""
+local EVICTED = {EVICTED_SHARE!r}
+"""
+    + """
 local function depth_held(ix, packed, n, now)
   local function has(i)
     local expiry = redis.call('ZSCORE', ix, string.sub(packed, 16 * i - 15, 16 * i))
@@ -95,14 +99,19 @@ local function load_of(fw, packed, n, now)
   return load
 end
 local function evicted_slot(sl, ch, pins, slots, wanted, now, block)
-  local count, latest = 0, nil
+  local count, latest, oldest = 0, nil, nil
   for _, slot in pairs(slots_of(sl)) do
     count = count + 1
-    if slot.held == wanted or not pinned(pins, slot.held, now) then return 0 end
-    if not latest or slot.used > latest.used then latest = slot end
+    if slot.held == wanted then return 0 end
+    if not pinned(pins, slot.held, now) then
+      if not oldest or slot.used < oldest.used then oldest = slot end
+    elseif not latest or slot.used > latest.used then
+      latest = slot
+    end
   end
   if count < slots then return 0 end
-  return #(redis.call('HGET', ch, latest.held) or '') / 16 * block
+  local size = #(redis.call('HGET', ch, (oldest or latest).held) or '') / 16 * block
+  return oldest and size * EVICTED or size
 end
 local function evicted_blocks(ix, pins, pin_sizes, capacity, new, now, block)
   local used = redis.call('ZCARD', ix) * block
@@ -116,16 +125,18 @@ local function evicted_blocks(ix, pins, pin_sizes, capacity, new, now, block)
     end
   end
   kept = math.min(kept, used)
-  return math.max(0, math.min(kept, over - (used - kept)))
+  local free = math.min(over, used - kept)
+  return math.min(kept, over - free) + free * EVICTED
 end
 """
+)
 
 RESERVE = (
     _SLOTS
     + _BOOK
     + _VIEWS
     + f"""
-local TIE, LATE, CROWD = {TIE_SHARE!r}, {LATE_SHARE!r}, {MAX_CROWD!r}
+local TIE, LATE, CROWD, BOUND = {TIE_SHARE!r}, {LATE_SHARE!r}, {MAX_CROWD!r}, {BOUND!r}
 """
     + """
 local boot = redis.call('GET', KEYS[1])
@@ -134,7 +145,7 @@ local now, deadline, request, ttl = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3
 local n_prompt, n_out, state, restore = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8])
 local block, wanted, packed, sizes = tonumber(ARGV[9]), ARGV[10], ARGV[11], ARGV[12]
 local n, count = #packed / 16, (#ARGV - 12) / 7
-local views, in_flight = {}, 0
+local views, in_flight, occupied = {}, 0, 0
 local function tokens_of(depth) return depth > 0 and tonumber(string.sub(sizes, 8 * depth - 7, 8 * depth)) or 0 end
 for r = 1, count do
   local k, a = 3 + 4 * (r - 1), 12 + 7 * (r - 1)
@@ -143,6 +154,7 @@ for r = 1, count do
   view.prefill, view.decode, view.trust = tonumber(ARGV[a + 1]), tonumber(ARGV[a + 2]), tonumber(ARGV[a + 3])
   view.slots, view.capacity, view.owned = tonumber(ARGV[a + 4]), tonumber(ARGV[a + 5]), ARGV[a + 6] == 'owned'
   view.rank = tonumber(ARGV[a + 7])
+  view.occupied = redis.call('ZCARD', ix) * block
   local held = depth_held(ix, packed, n, now)
   view.hit, view.held = tokens_of(math.max(view.depth, held)), tokens_of(held)
   if view.owned then
@@ -152,7 +164,7 @@ for r = 1, count do
   else
     view.evict = 0
   end
-  in_flight = in_flight + view.calls
+  in_flight, occupied = in_flight + view.calls, occupied + view.occupied
   views[r] = view
 end
 local crowd, limit = math.min(CROWD, in_flight / count), nil
@@ -172,21 +184,26 @@ for _, view in ipairs(views) do
   limit = math.min(limit or view.cost, view.cost)
 end
 limit = limit * (1.0 + TIE)
-local least, best, place
+local least, best, place, best_key
+local bound = BOUND * (occupied + n_prompt) / count
 for _, view in ipairs(views) do
   if view.cost <= limit then least = math.min(least or view.own, view.own) end
 end
 for r, view in ipairs(views) do
   local equal = view.cost <= limit and view.own <= least + TIE * n_prompt / view.prefill
-  if equal and (not best or view.rank < best.rank) then best, place = view, r end
+  local over = view.occupied > bound
+  local key = over and {1, view.occupied, view.rank} or {0, 0, view.rank}
+  local before = best_key and (key[1] < best_key[1] or key[1] == best_key[1]
+    and (key[2] < best_key[2] or key[2] == best_key[2] and key[3] < best_key[3]))
+  if equal and (not best or before) then best, place, best_key = view, r, key end
 end
 local uncached = math.max(0, n_prompt - best.hit)
 if best.owned then uncached = math.min(uncached, math.max(0, n_prompt - state)) end
 book(KEYS[3 + 4 * (place - 1) + 2], request, deadline, now, uncached, n_out, packed, ttl)
 local told = {boot, place, best.hit, string.format('%.17g', best.cost), uncached, best.held}
 for _, view in ipairs(views) do
-  told[#told + 1] = string.format('%.17g %.0f %.0f %.0f %.0f %.17g %.0f',
-    view.cost, view.hit, view.calls, view.uncached, view.out, view.busy, view.evict)
+  told[#told + 1] = string.format('%.17g %.0f %.0f %.0f %.0f %.17g %.17g %.0f',
+    view.cost, view.hit, view.calls, view.uncached, view.out, view.busy, view.evict, view.occupied)
 end
 return told
 """

@@ -14,6 +14,8 @@ from coa.cache.index import Replica, Wanted
 from coa.cache.placement import rendezvous_order
 
 __all__ = [
+    "BOUND",
+    "EVICTED_SHARE",
     "LATE_SHARE",
     "LEAST_SPEED",
     "MAX_CROWD",
@@ -32,6 +34,11 @@ LATE_SHARE = 0.1
 """What of the booked work counts as still to come, however long ago it should have been through."""
 MAX_CROWD = 4.0
 """Calls in flight per replica beyond which a second of computing is not counted any dearer."""
+BOUND = 1.25
+"""How much more than the mean a replica may hold before it is passed over as a home (consistent hashing with bounded
+loads, Mirrokni, Thorup and Zadimoghaddam 2018, over rendezvous order)."""
+EVICTED_SHARE = 0.25
+"""What a token that is pushed out costs, of computing it again, where nothing is known of its next use."""
 LEAST_SPEED = 1e-3
 """Tokens a second below which no replica is taken to be, so that a wrong figure divides nothing by zero."""
 
@@ -50,8 +57,10 @@ class View:
     """Reply tokens, likewise."""
     busy_s: float = 0.0
     """Seconds that it has had for the booked work: since the later of the first booking and the last call's end."""
-    evict_tokens: int = 0
-    """Pinned tokens that the call would push out."""
+    evict_tokens: float = 0.0
+    """Tokens that the call would push out; those that are not pinned count `EVICTED_SHARE`."""
+    occupied_tokens: int = 0
+    """What it holds, of all prefixes."""
 
 
 class Picked(NamedTuple):
@@ -92,8 +101,8 @@ def seconds(wanted: Wanted, view: View, crowd: float) -> float:
 
 
 def choose(wanted: Wanted, views: Sequence[View]) -> Picked | None:
-    """The view with the least seconds; among equals the one that computes least, and then what rendezvous hashing
-    of the affinity says, so that quiet replicas share the documents. None without views."""
+    """The view with the least seconds; among equals the one that computes least; of these the affinity's home by
+    rendezvous hashing, as long as it does not hold much more than its share. None without views."""
     if not views:
         return None
     crowd = min(MAX_CROWD, sum(view.in_flight for view in views) / len(views))
@@ -102,12 +111,16 @@ def choose(wanted: Wanted, views: Sequence[View]) -> Picked | None:
     order = ranks(wanted, [view.replica for view in views])
     limit = min(costs) * (1.0 + TIE_SHARE)
     least = min(own[i] for i in range(len(views)) if costs[i] <= limit)
-    place = -1
+    held = sum(view.occupied_tokens for view in views)
+    bound = BOUND * (held + wanted.n_prompt) / len(views)
+    place, best = -1, (2, 0, 0)
     for i, view in enumerate(views):
         slack = TIE_SHARE * wanted.n_prompt / max(LEAST_SPEED, view.replica.prefill_tps)
-        equal = costs[i] <= limit and own[i] <= least + slack
-        if equal and (place < 0 or order[i] < order[place]):
-            place = i
+        if costs[i] <= limit and own[i] <= least + slack:
+            over = view.occupied_tokens > bound
+            rank = (1, view.occupied_tokens, order[i]) if over else (0, 0, order[i])
+            if rank < best:
+                place, best = i, rank
     return Picked(place, costs[place])
 
 

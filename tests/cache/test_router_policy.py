@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from coa.cache import index_scripts
 from coa.cache.index import IndexKind, Replica, Wanted
 from coa.cache.redis_index import RedisIndex
-from coa.cache.router import View, choose, prefill_seconds, ranks, seconds
+from coa.cache.router import EVICTED_SHARE, View, choose, prefill_seconds, ranks, seconds
 
 REPLICA = Replica("r", "1", "events", 2, 1000.0, 50.0, 1.0)
 KINDS: list[IndexKind] = ["events", "owned", "approx"]
@@ -136,6 +136,22 @@ def test_never_anything_outside_the_list_and_never_much_dearer_than_the_least(
 
 
 # the same in Lua
+
+
+def test_a_home_that_holds_much_more_than_the_others_is_passed_over() -> None:
+    call = wanted()
+    homes = [view("a"), view("b")]
+    home = best(homes, call)
+    other = "b" if home == "a" else "a"
+    full = [view(name, occupied_tokens=50_000 if name == home else 10_000) for name in ("a", "b")]
+    assert best(full, call) == other
+    even = [view(name, occupied_tokens=50_000) for name in ("a", "b")]
+    assert best(even, call) == home
+
+
+def test_pushing_out_what_may_be_wanted_again_is_dearer_than_room() -> None:
+    views = [view("a", evict_tokens=EVICTED_SHARE * 4_000), view("b")]
+    assert best(views) == "b"
 
 
 @st.composite
@@ -271,9 +287,11 @@ async def _script_and_policy_agree(replicas: list[Replica], told: list[tuple[Any
     await index.close()
     views, costs = [], []
     for replica, row in zip(replicas, answer[6:], strict=True):
-        cost, hit, calls, queued, out, busy, evict = row.split()
+        cost, hit, calls, queued, out, busy, evict, occupied = row.split()
         costs.append(float(cost))
-        views.append(View(replica, int(hit), int(calls), int(queued), int(out), float(busy), int(evict)))
+        views.append(
+            View(replica, int(hit), int(calls), int(queued), int(out), float(busy), float(evict), int(occupied))
+        )
     assert [each.hit_tokens for i, each in enumerate(views) if model.exact[i]] == [
         model.hit(i, call) for i in range(len(replicas)) if model.exact[i]
     ]
