@@ -100,18 +100,16 @@ async def run_batch(
         async with Desk(record, present, ledger, results, runs) as desk:
             await desk.report()
             expected: Expected | None = None
-            driven = Driven("stopped")
+            driven = Driven("stopped" if stop.requested else "finished")
             if not stop.requested and (await ledger.status()).open:
                 if estimate or confirm is not None:
-                    listener.on_stage("estimating")
-                    expected = await expected_of(desk, ledger, sample)
-                    listener.on_expected(expected)
-                if confirm is None or expected is None or await confirm(expected):
+                    expected = await _expected(desk, ledger, sample, listener)
+                if confirm is not None and expected is not None and not await confirm(expected):
+                    driven = Driven("stopped")
+                else:
                     driven = await _driven(
                         desk, ledger, record, present, stop=stop, listener=listener, patience=patience
                     )
-            elif not stop.requested:
-                driven = Driven("finished")
             await desk.report()
         seconds = time.monotonic() - started
         summary = await summary_of(record, ledger, seconds=seconds, ending=driven.ending, expected=expected)
@@ -207,6 +205,13 @@ def _pages(record: BatchRecord, known: Callable[[str], Known | None] | None) -> 
                 yield _Page(n_seen, entries)
                 entries, n_seen = [], 0
     yield _Page(n_seen, entries)
+
+
+async def _expected(desk: Desk, ledger: Ledger, sample: Sample, listener: Listener) -> Expected:
+    listener.on_stage("estimating")
+    expected = await expected_of(desk, ledger, sample)
+    listener.on_expected(expected)
+    return expected
 
 
 async def _driven(

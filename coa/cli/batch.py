@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +10,20 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from coa.cli import batch_results
-from coa.cli.batch_options import AskedOptions, Batch, Engine, Json, Last, NoProgress, PaceOptions, Yes, named
+from coa.cli.batch_options import (
+    AgainOptions,
+    AskedOptions,
+    Batch,
+    Engine,
+    EngineOptions,
+    Json,
+    Last,
+    LimitOptions,
+    NoProgress,
+    PaceOptions,
+    Yes,
+    named,
+)
 from coa.cli.options import CommonOptions, RunOptions, expands_options
 from coa.cli.terminal import write_note, write_result
 
@@ -32,16 +44,6 @@ def run(
     ],
     *,
     out: Annotated[Path, typer.Option("--out", metavar="DIR", envvar="COA_OUT", help="Where the results go.")],
-    engine: Annotated[Engine, typer.Option("--engine", envvar="COA_ENGINE", help="This process, or a Ray cluster.")] = (
-        Engine.LOCAL
-    ),
-    actors: Annotated[
-        int | None, typer.Option("--actors", min=1, metavar="N", envvar="COA_ACTORS", help="Of --engine ray.")
-    ] = None,
-    ray_address: Annotated[
-        str | None,
-        typer.Option("--ray-address", metavar="ADDRESS", envvar="COA_RAY_ADDRESS", help="Of the Ray cluster."),
-    ] = None,
     only_changed: Annotated[
         bool,
         typer.Option("--only-changed", envvar="COA_ONLY_CHANGED", help="Don't open files that are as they were."),
@@ -51,6 +53,7 @@ def run(
     no_progress: NoProgress = False,
     asked: AskedOptions,
     pace: PaceOptions,
+    engine: EngineOptions,
     run: RunOptions,
     common: CommonOptions,
 ) -> int:
@@ -58,50 +61,15 @@ def run(
 
     --max-cost, --max-tokens-total and --max-calls are of the whole batch.
     """
-    from coa.batch.record import BatchStore
-    from coa.batch.sources import absolute_input
-    from coa.cli.batch_options import options_of, payloads_of
     from coa.cli.batch_running import run_on
     from coa.cli.invocation import invocation_of, settings_of
-    from coa.errors import ConfigError
 
     settings = settings_of(ctx, common, run).settings
-    places = tuple(absolute_input(given, Path.cwd()) for given in inputs)
-    manifest = sys.stdin.read() if "-" in inputs else ""
-    listed = bool(manifest) or any(Path(given).suffix.lower() in {".jsonl", ".ndjson"} for given in inputs)
-    payloads = payloads_of(asked, manifest=listed)
-    target = (Path.cwd() / out.expanduser()).resolve()
-    if target.exists() and not target.is_dir():
-        raise ConfigError(f"--out {out}: is no folder.")
-    options = options_of(pace, settings)
-    store = BatchStore(settings.home)
-    extra = {"actors": actors, "ray_address": ray_address} if engine is Engine.RAY else {}
-    shared = settings.redis_url is not None
-    if engine is Engine.RAY and not shared:
-        raise ConfigError("--engine ray needs a ledger in Redis, which its actors share.", hint="Set COA_REDIS_URL.")
-    begun = _begun_before(store, target, settings, payloads)
-    if begun is None:
-        record = store.create(
-            task=asked.task.value,
-            inputs=places,
-            payloads=payloads,
-            out=target,
-            settings=settings,
-            options=options,
-            engine=engine.value,
-            redis=shared,
-            manifest=manifest,
-            extra=extra,
-        )
-    else:
-        inputs_now = tuple(dict.fromkeys([*begun.inputs, *places]))
-        record = replace(begun, inputs=inputs_now, options=options, engine=engine.value, manifest=manifest, extra=extra)
-        store.save(record)
+    record, goes_on = _recorded(settings, inputs, out, asked=asked, pace=pace, engine=engine)
     if run.dry_run:
         return _dry_run(settings, record, as_json=as_json)
-    write = not common.quiet
-    if write:
-        write_note(f"batch {record.batch_id}" + (" goes on" if begun is not None else ""))
+    if not common.quiet:
+        write_note(f"batch {record.batch_id}" + (" goes on" if goes_on else ""))
     return run_on(
         invocation_of(ctx),
         settings,
@@ -126,13 +94,7 @@ def resume(
     jobs: Annotated[
         int | None, typer.Option("-j", "--jobs", min=1, metavar="N", envvar="COA_JOBS", help="Documents at once.")
     ] = None,
-    max_cost: Annotated[
-        float | None, typer.Option("--max-cost", min=0, metavar="USD", help="Of the whole batch, from now on.")
-    ] = None,
-    max_tokens_total: Annotated[
-        int | None, typer.Option("--max-tokens-total", min=1, metavar="N", help="The same in tokens, in and out.")
-    ] = None,
-    max_calls: Annotated[int | None, typer.Option("--max-calls", min=1, metavar="N", help="The same in calls.")] = None,
+    limits: LimitOptions,
     common: CommonOptions,
 ) -> int:
     """Goes on with a batch, with the settings that it was started with. No document is looked for anew."""
@@ -140,13 +102,9 @@ def resume(
     from coa.cli.invocation import invocation_of
 
     settings, store, record = named(ctx, batch, common, last=last)
-    limits, options = record.options.limits, record.options
-    limits = limits._replace(
-        max_cost_usd=limits.max_cost_usd if max_cost is None else max_cost,
-        max_tokens=max_tokens_total or limits.max_tokens,
-        max_calls=max_calls or limits.max_calls,
-    )
-    record = replace(record, options=replace(options, limits=limits, jobs=jobs or options.jobs))
+    options = record.options
+    options = replace(options, limits=limits.instead_of(options.limits), jobs=jobs or options.jobs)
+    record = replace(record, options=options)
     store.save(record)
     return run_on(
         invocation_of(ctx), settings, record, colour=common.color, as_json=as_json, progress=not no_progress, yes=yes
@@ -158,45 +116,25 @@ def retry(
     batch: Batch = None,
     *,
     last: Last = False,
-    failed: Annotated[bool, typer.Option("--failed", help="Items that failed [default].")] = False,
-    partial: Annotated[bool, typer.Option("--partial", help="Items that are partial, anew.")] = False,
-    cause: Annotated[
-        list[str] | None,
-        typer.Option("--cause", metavar="KIND", help="Only those of this kind of cause; may be repeated."),
-    ] = None,
-    model: Annotated[
-        str | None, typer.Option("--model", "-m", metavar="GROUP", help="Another model for these items.")
-    ] = None,
     yes: Yes = False,
     as_json: Json = False,
     no_progress: NoProgress = False,
+    again: AgainOptions,
     common: CommonOptions,
 ) -> int:
     """Tries failed items again, and goes on with all that are open. What is done stays done."""
-    from coa.batch.opening import open_ledger
-    from coa.batch.results import ResultFolder
-    from coa.batch.running import open_again
     from coa.cli.batch_running import run_on
     from coa.cli.invocation import invocation_of
 
     settings, store, record = named(ctx, batch, common, last=last)
     config: str | None = None
-    if model is not None:
-        changed = record.with_config({"model": model, "window": None}, settings)
+    if again.model is not None:
+        changed = record.with_config({"model": again.model, "window": None}, settings)
         config, record = changed.config, replace(changed, config=record.config)
         store.save(record)
 
     async def reopened() -> None:
-        ledger = await open_ledger(record, settings, store)
-        results = ResultFolder(Path(record.out))
-        n = 0
-        try:
-            if failed or not partial:
-                n += await open_again(ledger, results, {"failed"}, kinds=cause, config=config, fresh=model is not None)
-            if partial:
-                n += await open_again(ledger, results, {"partial"}, kinds=cause, config=config, fresh=True)
-        finally:
-            await ledger.close()
+        n = await _reopened(record, settings, again, config=config)
         write_note(f"{n:,} items are tried again")
 
     return run_on(
@@ -228,6 +166,76 @@ def worker(
 
     settings, _, record = named(ctx, batch, common, last=last)
     return work_on(invocation_of(ctx), settings, record, jobs=jobs, as_json=as_json)
+
+
+async def _reopened(record: BatchRecord, settings: Settings, again: AgainOptions, *, config: str | None) -> int:
+    """The number of items that are open again; what was partial, and what another `config` is for, begins anew."""
+    from coa.batch.opening import open_ledger
+    from coa.batch.record import BatchStore
+    from coa.batch.results import ResultFolder
+    from coa.batch.running import open_again
+
+    ledger = await open_ledger(record, settings, BatchStore(settings.home))
+    results = ResultFolder(Path(record.out))
+    n = 0
+    try:
+        for state in again.states():
+            fresh = config is not None or state == "partial"
+            n += await open_again(ledger, results, {state}, kinds=again.cause, config=config, fresh=fresh)
+    finally:
+        await ledger.close()
+    return n
+
+
+def _recorded(
+    settings: Settings, inputs: list[str], out: Path, *, asked: AskedOptions, pace: PaceOptions, engine: EngineOptions
+) -> tuple[BatchRecord, bool]:
+    """The batch that the command is about, saved, and whether it was begun before.
+
+    Raises: ConfigError where `out` is a file or another batch's, where what is asked makes no sense, and for Ray
+    without Redis.
+    """
+    from coa.batch.record import BatchStore
+    from coa.batch.sources import absolute_input
+    from coa.cli.batch_options import options_of, payloads_of
+    from coa.errors import ConfigError
+
+    places = tuple(absolute_input(given, Path.cwd()) for given in inputs)
+    manifest = sys.stdin.read() if "-" in inputs else ""
+    listed = bool(manifest) or any(Path(given).suffix.lower() in {".jsonl", ".ndjson"} for given in inputs)
+    payloads = payloads_of(asked, manifest=listed)
+    target = (Path.cwd() / out.expanduser()).resolve()
+    if target.exists() and not target.is_dir():
+        raise ConfigError(f"--out {out}: is no folder.")
+    shared = settings.redis_url is not None
+    if engine.engine is Engine.RAY and not shared:
+        raise ConfigError("--engine ray needs a ledger in Redis, which its actors share.", hint="Set COA_REDIS_URL.")
+    options, store = options_of(pace, settings), BatchStore(settings.home)
+    begun = _begun_before(store, target, settings, payloads)
+    if begun is not None:
+        record = replace(
+            begun,
+            inputs=tuple(dict.fromkeys([*begun.inputs, *places])),
+            options=options,
+            engine=engine.engine.value,
+            manifest=manifest,
+            extra=engine.extra(),
+        )
+        store.save(record)
+        return record, True
+    record = store.create(
+        task=asked.task.value,
+        inputs=places,
+        payloads=payloads,
+        out=target,
+        settings=settings,
+        options=options,
+        engine=engine.engine.value,
+        redis=shared,
+        manifest=manifest,
+        extra=engine.extra(),
+    )
+    return record, False
 
 
 def _begun_before(store: BatchStore, out: Path, settings: Settings, payloads: tuple[str, ...]) -> BatchRecord | None:
@@ -265,6 +273,7 @@ def _differs(record: BatchRecord, settings: Settings) -> str:
 
 def _dry_run(settings: Settings, record: BatchRecord, *, as_json: bool) -> int:
     """What the open items would take; documents are read and counted, and no call is made."""
+    import asyncio
     from dataclasses import asdict
 
     from coa.batch.running import only_estimated

@@ -10,17 +10,21 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from coa.batch.ledger import ItemState, SpendingLimits
     from coa.batch.record import BatchOptions, BatchRecord, BatchStore
     from coa.cli.options import CommonOptions
     from coa.config import Settings
 
 __all__ = [
+    "AgainOptions",
     "AskedOptions",
     "Batch",
     "BatchTask",
     "Engine",
+    "EngineOptions",
     "Json",
     "Last",
+    "LimitOptions",
     "NoProgress",
     "PaceOptions",
     "Yes",
@@ -157,6 +161,96 @@ class PaceOptions:
     keep_runs: Annotated[
         bool, typer.Option("--keep-runs", envvar="COA_KEEP_RUNS", help="Keep the notes of finished items, too.")
     ] = False
+
+
+@dataclass(frozen=True, slots=True)
+class EngineOptions:
+    """Where the documents are worked on."""
+
+    engine: Annotated[Engine, typer.Option("--engine", envvar="COA_ENGINE", help="This process, or a Ray cluster.")] = (
+        Engine.LOCAL
+    )
+    actors: Annotated[
+        int | None, typer.Option("--actors", min=1, metavar="N", envvar="COA_ACTORS", help="Of --engine ray.")
+    ] = None
+    ray_address: Annotated[
+        str | None,
+        typer.Option("--ray-address", metavar="ADDRESS", envvar="COA_RAY_ADDRESS", help="Of the Ray cluster."),
+    ] = None
+
+    def extra(self) -> dict[str, object]:
+        """What the batch keeps of it, beside the engine's name."""
+        if self.engine is not Engine.RAY:
+            return {}
+        return {"actors": self.actors, "ray_address": self.ray_address}
+
+
+@dataclass(frozen=True, slots=True)
+class LimitOptions:
+    """What a batch that goes on may spend, where that is another than when it began."""
+
+    max_cost: Annotated[
+        float | None,
+        typer.Option(
+            "--max-cost",
+            min=0,
+            metavar="USD",
+            envvar="COA_BATCH_MAX_COST_USD",
+            help="Of the whole batch, from now on.",
+        ),
+    ] = None
+    max_tokens_total: Annotated[
+        int | None,
+        typer.Option(
+            "--max-tokens-total",
+            min=1,
+            metavar="N",
+            envvar="COA_BATCH_MAX_TOKENS_TOTAL",
+            help="The same in tokens, in and out.",
+        ),
+    ] = None
+    max_calls: Annotated[
+        int | None,
+        typer.Option("--max-calls", min=1, metavar="N", envvar="COA_BATCH_MAX_CALLS", help="The same in calls."),
+    ] = None
+
+    def instead_of(self, limits: SpendingLimits) -> SpendingLimits:
+        """The limits, but for those that are given here."""
+        return limits._replace(
+            max_cost_usd=limits.max_cost_usd if self.max_cost is None else self.max_cost,
+            max_tokens=self.max_tokens_total or limits.max_tokens,
+            max_calls=self.max_calls or limits.max_calls,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class AgainOptions:
+    """Which items are tried again, and with what."""
+
+    failed: Annotated[
+        bool, typer.Option("--failed", envvar="COA_RETRY_FAILED", help="Items that failed [default].")
+    ] = False
+    partial: Annotated[
+        bool, typer.Option("--partial", envvar="COA_RETRY_PARTIAL", help="Items that are partial, anew.")
+    ] = False
+    cause: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--cause",
+            metavar="KIND",
+            envvar="COA_RETRY_CAUSE",
+            help="Only those of this kind of cause; may be repeated.",
+        ),
+    ] = None
+    model: Annotated[
+        str | None,
+        typer.Option("--model", "-m", metavar="GROUP", envvar="COA_RETRY_MODEL", help="Another model for these items."),
+    ] = None
+
+    def states(self) -> list[ItemState]:
+        """Those of the items; failed ones where nothing is said."""
+        failed: list[ItemState] = ["failed"] if self.failed or not self.partial else []
+        return [*failed, "partial"] if self.partial else failed
 
 
 def payloads_of(asked: AskedOptions, *, manifest: bool) -> tuple[str, ...]:

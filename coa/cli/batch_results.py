@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from collections.abc import Mapping
 from enum import StrEnum
@@ -36,11 +35,15 @@ def status(
     batch: Batch = None,
     *,
     last: Last = False,
-    watch: Annotated[bool, typer.Option("--watch", "-w", help="Stay, and show how it goes on.")] = False,
+    watch: Annotated[
+        bool, typer.Option("--watch", "-w", envvar="COA_WATCH", help="Stay, and show how it goes on.")
+    ] = False,
     as_json: Json = False,
     common: CommonOptions,
 ) -> int:
     """Shows how far a batch is: counts, tokens, cost, causes. Exit code 3 where items failed or are partial."""
+    import asyncio
+
     from coa.cli.batch_display import status_text
     from coa.cli.render import to_json
 
@@ -54,6 +57,8 @@ def status(
 
 def cancel(ctx: typer.Context, batch: Batch = None, *, last: Last = False, common: CommonOptions) -> int:
     """Stops a batch wherever it runs, after the chunks in hand. `coa batch resume` goes on with it."""
+    import asyncio
+
     from coa.batch.opening import open_ledger
 
     settings, store, record = named(ctx, batch, common, last=last)
@@ -76,26 +81,32 @@ def export(
     batch: Batch = None,
     *,
     last: Last = False,
-    form: Annotated[ExportForm | None, typer.Option("--format", "-f", help="By default, by the file's ending.")] = None,
+    form: Annotated[
+        ExportForm | None,
+        typer.Option("--format", "-f", envvar="COA_EXPORT_FORMAT", help="By default, by the file's ending."),
+    ] = None,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Replaced whole. [default: in the results]")
+        Path | None,
+        typer.Option("--output", "-o", metavar="FILE", envvar="COA_OUTPUT", help="[default: among the results]"),
     ] = None,
     state: Annotated[
-        list[str] | None, typer.Option("--state", metavar="STATE", help="done, partial or failed; may be repeated.")
+        list[str] | None,
+        typer.Option(
+            "--state", metavar="STATE", envvar="COA_EXPORT_STATE", help="done, partial or failed; may be repeated."
+        ),
     ] = None,
     common: CommonOptions,
 ) -> int:
     """Writes the results as a table: CSV, JSON lines, Parquet (extra `parquet`), or a page to look through."""
+    import asyncio
+
     from coa.batch import exporting
     from coa.batch.ledger import ENDED
     from coa.batch.opening import open_ledger
     from coa.errors import ConfigError
 
     settings, store, record = named(ctx, batch, common, last=last or batch is None)
-    by_ending = {f".{each.value}": each for each in ExportForm}
-    chosen = form or (by_ending.get(output.suffix.lower()) if output is not None else ExportForm.CSV)
-    if chosen is None:
-        raise ConfigError(f"-o {output}: the ending says no format.", hint="Give --format csv, jsonl, parquet or html.")
+    chosen = form or _form_of(output)
     if state and not set(state) <= set(ENDED):
         raise ConfigError(f"--state: expected {', '.join(ENDED)}.")
     target = output if output is not None else Path(record.out) / f"export.{chosen.value}"
@@ -114,8 +125,20 @@ def export(
     return 0
 
 
+def _form_of(output: Path | None) -> ExportForm:
+    from coa.errors import ConfigError
+
+    by_ending = {f".{each.value}": each for each in ExportForm}
+    chosen = ExportForm.CSV if output is None else by_ending.get(output.suffix.lower())
+    if chosen is None:
+        raise ConfigError(f"-o {output}: the ending says no format.", hint="Give --format csv, jsonl, parquet or html.")
+    return chosen
+
+
 def list_batches(ctx: typer.Context, *, as_json: Json = False, common: CommonOptions) -> int:
     """Lists the batches, the newest first."""
+    import asyncio
+
     from coa.batch.record import BatchStore
     from coa.cli.invocation import settings_of
     from coa.cli.render import table_text, to_json
@@ -157,6 +180,8 @@ def _plain(record: BatchRecord) -> dict[str, Any]:
 
 async def _watched(record: BatchRecord, settings: Settings) -> None:
     """Shows the counters until nothing is open or nobody works on it any more."""
+    import asyncio
+
     from rich.console import Console
     from rich.live import Live
 

@@ -17,7 +17,7 @@ from coa.cli.terminal import Colour, uses_colour, write_error, write_note, write
 if TYPE_CHECKING:
     from coa.batch.estimating import Expected
     from coa.batch.record import BatchRecord
-    from coa.batch.running import BatchEnd
+    from coa.batch.running import BatchEnd, Listener
     from coa.cli.invocation import Invocation
     from coa.config import Settings
 
@@ -42,37 +42,24 @@ def run_on(
     before: Callable[[], Awaitable[None]] | None = None,
 ) -> int:
     """Exit code of a batch that is begun or gone on with; `before` is done first, on the same loop."""
-    watch = BatchWatch(
-        record,
-        live=progress and sys.stderr.isatty(),
-        colour=uses_colour(sys.stderr.isatty(), colour),
-        verbose=invocation.verbosity > 0,
-        quiet=invocation.quiet,
-    )
+    watch = _watch_of(invocation, record, live=progress, colour=colour)
     command = f"coa batch resume {record.batch_id}"
 
     async def run(stopping: Stopping) -> BatchEnd:
         from coa.api import StopSignal
-        from coa.batch.running import Listener, run_batch
+        from coa.batch.running import run_batch
 
         stop = StopSignal()
         stopping.attach(stop)
         if before is not None:
             await before()
-        listener = Listener(
-            on_stage=watch.on_stage,
-            on_scanned=watch.on_scanned,
-            on_ledger=watch.on_ledger,
-            on_expected=watch.on_expected,
-            on_work=watch.on_work,
-        )
         asks = not yes and sys.stdin.isatty() and sys.stderr.isatty()
         async with watch:
             return await run_batch(
                 record,
                 settings,
                 stop=stop,
-                listener=listener,
+                listener=_told_to(watch),
                 confirm=_Confirming(watch) if asks else None,
                 new_documents=new_documents,
                 only_changed=only_changed,
@@ -107,6 +94,29 @@ def work_on(invocation: Invocation, settings: Settings, record: BatchRecord, *, 
     with Stopping(resume_command=lambda: command) as stopping:
         end = asyncio.run(run(stopping))
     return _told(invocation, record, end, stopping, as_json=as_json, command=command)
+
+
+def _watch_of(invocation: Invocation, record: BatchRecord, *, live: bool, colour: Colour) -> BatchWatch:
+    terminal = sys.stderr.isatty()
+    return BatchWatch(
+        record,
+        live=live and terminal,
+        colour=uses_colour(terminal, colour),
+        verbose=invocation.verbosity > 0,
+        quiet=invocation.quiet,
+    )
+
+
+def _told_to(watch: BatchWatch) -> Listener:
+    from coa.batch.running import Listener
+
+    return Listener(
+        on_stage=watch.on_stage,
+        on_scanned=watch.on_scanned,
+        on_ledger=watch.on_ledger,
+        on_expected=watch.on_expected,
+        on_work=watch.on_work,
+    )
 
 
 def _told(
