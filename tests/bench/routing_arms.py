@@ -148,7 +148,7 @@ class Litellm:
             }
             for server in self._servers
         ]
-        self._router = litellm.Router(model_list=entries, routing_strategy=self._strategy, num_retries=0, timeout=600)
+        self._router = litellm.Router(model_list=entries, routing_strategy=self._strategy, num_retries=3, timeout=600)
 
     async def call(self, prompt: Prompt, document: str, max_tokens: int) -> Reply:
         stream = await self._router.acompletion(
