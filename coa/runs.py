@@ -99,8 +99,11 @@ class RunRecord:
 class RunStore:
     """The runs under one home folder."""
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, *, keeps_checkpoints: bool = True) -> None:
+        """Without checkpoints a run that is gone on with takes its graph's steps again, from the notes and steps on
+        the disk, and makes no call twice: for many short runs that is the cheaper way."""
         self.home = home
+        self._keeps_checkpoints = keeps_checkpoints
         self._runs = home / "runs"
         self._documents = home / "documents"
 
@@ -109,6 +112,12 @@ class RunStore:
         self.save_document(document)
         write_atomically(self.path(record.run_id) / "plan.json", json.dumps(plan_to_json(plan)))
         self.save(record)
+
+    def checkpoints(self, run_id: str, database: str | None) -> Path | str | None:
+        """Where the run's graph keeps its checkpoints: in `database`, or in the run's folder; None for nowhere."""
+        if not self._keeps_checkpoints:
+            return None
+        return database or self.path(run_id) / "state.sqlite"
 
     def new_id(self) -> str:
         """A new id, its folder made: date, time, and the second's fraction in four hexadecimal digits, so that ids

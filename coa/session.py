@@ -319,8 +319,7 @@ class Session:
                 question=record.question,
                 context=run.context,
                 run_id=record.run_id,
-                checkpoints=resolve_environment(self.settings.checkpoints)
-                or self.runs.path(record.run_id) / "state.sqlite",
+                checkpoints=self.runs.checkpoints(record.run_id, resolve_environment(self.settings.checkpoints)),
                 on_event=self._emit,
                 on_control=self._stop.listen,
                 review=review,

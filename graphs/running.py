@@ -34,7 +34,7 @@ async def run_graph(
     question: str | None,
     context: ReadContext,
     run_id: str,
-    checkpoints: Path | str,
+    checkpoints: Path | str | None,
     on_event: Callable[[Event], None],
     on_control: Callable[[Callable[[str], None]], None],
     review: object = None,
@@ -101,7 +101,7 @@ async def _run(
     *,
     context: ReadContext,
     run_id: str,
-    checkpoints: Path | str,
+    checkpoints: Path | str | None,
     on_event: Callable[[Event], None],
     control: RunControl,
     review: object,
@@ -128,7 +128,7 @@ async def _run(
                     context=context,
                     stream_mode="custom",
                     subgraphs=True,
-                    durability="sync",
+                    durability="exit" if checkpoints is None else "sync",
                     control=control,
                 ):
                     on_event(cast("Event", event))  # our nodes write nothing else to the custom stream

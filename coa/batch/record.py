@@ -133,7 +133,7 @@ class BatchStore:
 
     def runs(self, batch_id: str) -> RunStore:
         """The runs of its items."""
-        return RunStore(self.path(batch_id))
+        return RunStore(self.path(batch_id), keeps_checkpoints=False)
 
     @contextlib.contextmanager
     def locked(self, batch_id: str) -> Iterator[None]:

@@ -61,6 +61,7 @@ class World:
     run_id: str = "run"
     checkpoints: Path | str | None = None
     """None: a file in the folder."""
+    keeps_checkpoints: bool = True
     context: ReadContext | None = None
 
     def __post_init__(self) -> None:
@@ -116,7 +117,7 @@ class World:
             question=self.question,
             context=self.new_context(name),
             run_id=self.run_id,
-            checkpoints=self.checkpoints or self.folder / "state.sqlite",
+            checkpoints=(self.checkpoints or self.folder / "state.sqlite") if self.keeps_checkpoints else None,
             on_event=told,
             on_control=control,
             review=review,

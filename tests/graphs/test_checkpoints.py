@@ -91,6 +91,19 @@ async def test_a_drained_chain_goes_on_from_its_checkpoint_to_the_same_answer(
     assert len(stopped.model.calls) - before == stopped.n_chunks - 3 + 1
 
 
+async def test_a_chain_without_checkpoints_goes_on_from_its_notes_to_the_same_answer(world: NewWorld) -> None:
+    whole = await world().run("chain")
+    stopped = world(keeps_checkpoints=False)
+    stopped.on_event = _drained_after(stopped, 2)
+    with pytest.raises(RunDrained):
+        await stopped.run("chain")
+    before = len(stopped.model.calls)
+    stopped.on_event = lambda event: None  # it is told of the chunks again
+    assert await stopped.run("chain") == whole
+    assert len(stopped.model.calls) - before == stopped.n_chunks - 3 + 1
+    assert not list(stopped.folder.glob("state.sqlite*"))
+
+
 async def test_a_finished_run_is_not_run_again(world: NewWorld, place: Path | str) -> None:
     run = world(checkpoints=place, run_id=f"finished-{time.monotonic_ns()}")
     first = await run.run("chain")
