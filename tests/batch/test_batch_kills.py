@@ -28,7 +28,7 @@ def test_a_killed_batch_ends_like_one_that_was_not_and_pays_for_no_stored_chunk_
     tool = _loaded("batch_kills")
     if not tool.bench.loaded("batch_documents").DATA.is_dir():
         pytest.skip("no document collection")
-    found = tool.measure(tmp_path, kills=1, documents=4, words=700, seed=3)
+    found = tool.measure(tmp_path, kills=1, documents=3, words=500, seed=3)
     assert found.problems == []
     assert len(found.kills) == 1
     assert found.exit_code == 3, "two of the documents are broken"

@@ -12,8 +12,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+from unittest import mock
 
 from coa.batch.record import BatchStore
+from coa.cli import main
 from coa.reading import reading_prefix
 from coa.testing.fault_server import FaultServer
 
@@ -57,8 +59,7 @@ class Bench:
 
     def start(self, *arguments: str) -> subprocess.Popen[bytes]:
         """`coa batch` with those arguments, begun; its errors go into a file of the folder."""
-        env = {key: value for key, value in os.environ.items() if not key.startswith("COA_")}
-        env |= {"COA_HOME": str(self.home), "COA_CONFIG": str(self.folder / "coa.yaml"), "PYTHONPATH": str(_ROOT)}
+        env = {**self._environment(), "PYTHONPATH": str(_ROOT)}
         with (self.folder / "stderr.txt").open("ab") as errors:
             return subprocess.Popen(
                 [sys.executable, "-m", "coa", "batch", *arguments], env=env, stdout=subprocess.DEVNULL, stderr=errors
@@ -66,7 +67,19 @@ class Bench:
 
     def begin(self, documents: Path, *more: str) -> subprocess.Popen[bytes]:
         """`coa batch run` over the documents."""
-        return self.start("run", str(documents), "-q", QUESTION, "--out", str(self.out), "--yes", *more)
+        return self.start(*self._beginning(documents), *more)
+
+    def run_here(self, documents: Path, *more: str) -> int:
+        """The exit code of the same in this process, which spares the start of another."""
+        with mock.patch.dict(os.environ, self._environment(), clear=True):
+            return main.run(["batch", *self._beginning(documents), "--quiet", *more])
+
+    def _beginning(self, documents: Path) -> list[str]:
+        return ["run", str(documents), "-q", QUESTION, "--out", str(self.out), "--yes"]
+
+    def _environment(self) -> dict[str, str]:
+        env = {key: value for key, value in os.environ.items() if not key.startswith("COA_")}
+        return env | {"COA_HOME": str(self.home), "COA_CONFIG": str(self.folder / "coa.yaml")}
 
     def summary(self) -> dict[str, Any]:
         """The batch's summary."""

@@ -69,7 +69,7 @@ def measure(folder: Path, *, kills: int, documents: int, words: int, seed: int, 
     faults = Faults(latency_s=_LATENCY_S)
     with FaultServer(faults=faults, keep=200_000) as server:
         whole = bench.Bench(folder / "whole", server, calls_at_once=calls_at_once, response_cache=False)
-        bench.waited(whole.begin(texts, "--keep-runs"), timeout_s=3000)
+        whole.run_here(texts, "--keep-runs")
         needed = whole.needed()
     with FaultServer(faults=faults, keep=200_000) as server:
         place = bench.Bench(folder / "killed", server, calls_at_once=calls_at_once, response_cache=False)
