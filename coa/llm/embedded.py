@@ -38,8 +38,6 @@ MICRO_BATCH = 128
 """Tokens that are computed at once (llama.cpp's n_ubatch). A prefix that is a multiple of it can be saved and used
 again without a bit of the answer changing; 512 is no faster here (SmolLM2 135M on two cores, 1,280 tokens: 382 tokens
 a second with 128, 344 with 512, 351 with 64), and leaves four times as much to be computed anew."""
-_STEP_TOKENS = 512
-"""Tokens the engine computes between two looks at its queue: how soon a cut request stops."""
 _SMALL_MODEL_BYTES = 300 * 2**20
 """Below it one thread writes tokens faster than several that wait for each other at each small operation
 (SmolLM2 135M Q8_0 on two cores: 84 against 55 a second); prompts are read by all threads all the same."""
@@ -208,7 +206,7 @@ def _params(path: Path, *, alias: str, api_key: str, n_ctx: int, n_parallel: int
     params.endpoint_slots = True
     params.n_ctx = n_ctx * n_parallel
     params.n_parallel = n_parallel
-    params.n_batch = _STEP_TOKENS
+    params.n_batch = MICRO_BATCH  # between two looks at its queue: how soon a cut request stops, another slot begins
     params.n_ubatch = MICRO_BATCH
     params.fit_params = False  # it would lower n_ctx without a word
     params.cache_ram_mib = 0
