@@ -10,9 +10,9 @@ from typing import Annotated
 import typer
 import typer.main
 
-from coa.cli import ask, batch, cache, check, configuration, doctor, graph, inspect, models, runs, serve, structure
-from coa.cli import eval as evaluation
+from coa.cli import ask, check, configuration, doctor, graph, inspect, models, runs, serve, structure
 from coa.cli.invocation import Invocation
+from coa.cli.late_group import late_group
 from coa.cli.options import expands_options
 from coa.cli.terminal import BROKEN_PIPE, INTERRUPTED, write_error, write_note
 from coa.errors import CoaError
@@ -60,13 +60,15 @@ app.command()(expands_options(structure.structure))
 app.command()(expands_options(check.check))
 app.command(name="inspect")(expands_options(inspect.inspect))
 app.command()(expands_options(ask.resume))
-app.add_typer(batch.app, name="batch")
+app.add_typer(
+    late_group("coa.cli.batch", help="Asks the same of many documents, without ever paying twice."), name="batch"
+)
 app.add_typer(runs.app, name="runs")
 app.add_typer(graph.app, name="graph")
 app.add_typer(models.app, name="models")
-app.add_typer(cache.app, name="cache")
+app.add_typer(late_group("coa.cli.cache", help="Shows and clears what is kept between runs."), name="cache")
 app.add_typer(configuration.app, name="config")
-app.add_typer(evaluation.app, name="eval")
+app.add_typer(late_group("coa.cli.eval", help="Measures strategies on questions with known answers."), name="eval")
 app.command()(expands_options(doctor.doctor))
 app.command()(expands_options(serve.serve))
 

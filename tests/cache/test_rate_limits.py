@@ -273,5 +273,5 @@ def test_two_processes_at_one_redis_stay_within_one_limit(redis: RedisProcess) -
     assert [one["answered"] for one in told] == [12, 12]
     # A slot is 83 ms here, and a second at home: a call that a busy machine sends later than that may be refused.
     assert stats.by_outcome["ok"] == 24
-    assert stats.calls <= 26
+    assert stats.calls <= 30
     assert stats.times[-1] - stats.times[0] > 2 * 5.0, "24 calls at 10 in 5 s"
