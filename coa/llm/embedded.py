@@ -208,6 +208,9 @@ def _params(path: Path, *, alias: str, api_key: str, n_ctx: int, n_parallel: int
     params.n_parallel = n_parallel
     params.n_batch = MICRO_BATCH  # between two looks at its queue: how soon a cut request stops, another slot begins
     params.n_ubatch = MICRO_BATCH
+    # A prompt takes over the slot that shares so much with it: at llama.cpp's own tenth the system text alone is enough
+    # for short chunks, and one pushes out the other.
+    params.slot_prompt_similarity = 0.5
     params.fit_params = False  # it would lower n_ctx without a word
     params.cache_ram_mib = 0
     params.n_threads_http = 16  # a kept-alive connection holds one
