@@ -50,7 +50,7 @@ class SingleFlight(Protocol):
     """Lets one caller at a time, of all processes, compute a prefix."""
 
     def alone(self, key: StateKey) -> contextlib.AbstractAsyncContextManager[bool]:
-        """Entered when nobody else computes it; True for the one that did not have to wait."""
+        """Entered when nobody else computes it, who may have been through just before; whether there was no wait."""
         ...
 
 
@@ -256,8 +256,9 @@ class Booking:
         store = self.cache.stores[engine.id]
         if await self._restore(engine, store, key):
             return
-        async with self.cache.flight.alone(key) as first:
-            if not first and await self._restore(engine, store, key):
+        async with self.cache.flight.alone(key):
+            # Looked for again even without a wait: another may have begun and ended since the look above.
+            if await self._restore(engine, store, key):
                 return
             self._prefilled = await self._prefill(engine, self._prefix)
             self._in_place = True

@@ -51,8 +51,9 @@ return 1
 class FileFlight:
     """By files in a folder that all processes see.
 
-    `async with flight.alone(key) as first`: entered when nobody else computes `key`; `first` is False after a wait,
-    and then the state may be there by now. Never raises for a folder that cannot be used: then nobody waits.
+    `async with flight.alone(key) as first`: entered when nobody else computes `key`; `first` is False after a wait.
+    The state may be there by now in either case: whoever looked for it before entering has to look again. Never
+    raises for a folder that cannot be used: then nobody waits.
     """
 
     def __init__(self, folder: Path, *, patience_s: float = _PATIENCE_S) -> None:

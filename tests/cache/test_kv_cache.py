@@ -16,6 +16,7 @@ from coa.cache.index import IndexKind
 from coa.cache.kv_cache import KvCache
 from coa.cache.kv_stats import KvStats
 from coa.cache.served_engines import ServedEngine
+from coa.cache.states import Manifest, StateKey
 from coa.errors import CacheError
 from coa.llm.call_labels import labels
 from coa.llm.chat import Decoding
@@ -307,6 +308,23 @@ async def test_two_that_want_the_same_chunk_at_once_compute_it_once(tmp_path: Pa
     w = world(tmp_path, n_slots=2)
     calls = await asyncio.gather(w.call(), w.call())
     assert sorted(prefilled > 0 for _, prefilled in calls) == [False, True]
+
+
+async def test_what_another_finished_between_looking_and_taking_the_turn_is_not_computed_again(tmp_path: Path) -> None:
+    w, other = world(tmp_path), world(tmp_path)
+    other.states.manifests = w.states.manifests
+    find = w.states.find
+
+    async def find_too_early(key: StateKey) -> Manifest | None:
+        found = await find(key)
+        if not w.states.manifests:
+            await other.call()  # has been through before the turn is asked for
+        return found
+
+    w.states.find = find_too_early  # type: ignore[method-assign]
+    measured, prefilled = await w.call()
+    assert prefilled == 0
+    assert w.engines["a"].computed == measured.prompt_tokens - measured.cached_tokens
 
 
 async def test_a_state_knows_its_chunk_and_ranges_of_a_long_document_have_homes_of_their_own(tmp_path: Path) -> None:

@@ -88,8 +88,8 @@ class Ground:
         """As a call does it: restore, or compute and save."""
         manifest = await store.find(self.key(prefix))
         if manifest is None:
-            async with flight.alone(self.key(prefix)) as first:
-                manifest = None if first else await store.find(self.key(prefix))
+            async with flight.alone(self.key(prefix)):
+                manifest = await store.find(self.key(prefix))
                 if manifest is None:
                     self.tell("computed")
                     file = await store.begin(self.key(prefix))
