@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
+from functools import lru_cache
 from importlib import import_module
 from importlib.metadata import entry_points
-from typing import cast
+from typing import Any, cast
 
 from coa.documents.formats.raw import FormatReader, RawText
 from coa.documents.limits import ReadingLimits
@@ -59,9 +62,16 @@ def plugin_for(data: bytes, *, name: str) -> FormatReader | None:
 
     It is asked only for files that no reader of coa's own takes. A reader without `recognises` has to be named.
     """
-    for point in entry_points(group=_GROUP):
-        reader = plugin_named(point.name)
+    for point_name in _installed(tuple(sys.path), entry_points):
+        reader = plugin_named(point_name)
         recognises = getattr(reader, "recognises", None)
         if recognises is not None and recognises(data, name=name):
             return reader
     return None
+
+
+@lru_cache(maxsize=4)
+def _installed(path: tuple[str, ...], find: Callable[..., Any]) -> tuple[str, ...]:
+    """Names of the installed readers, looked for once on each import path: it opens a file of every distribution, which
+    takes longer than reading a short text."""
+    return tuple(point.name for point in find(group=_GROUP))
