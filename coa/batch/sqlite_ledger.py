@@ -160,9 +160,11 @@ class SQLiteLedger:
 
     async def reported(self, keys: Sequence[str]) -> None:
         """See `Ledger`."""
-        await self._writing(
-            lambda db: db.executemany("UPDATE items SET reported = 1 WHERE key = ?", [(key,) for key in keys])
-        )
+
+        def work(db: sqlite3.Connection) -> None:
+            db.executemany("UPDATE items SET reported = 1 WHERE key = ?", [(key,) for key in keys])
+
+        await self._writing(work)
 
     async def set_limits(self, limits: SpendingLimits) -> None:
         """See `Ledger`."""
@@ -188,9 +190,14 @@ class SQLiteLedger:
             thread.shutdown(wait=False)
 
     async def _set(self, name: str, value: str) -> None:
-        await self._writing(lambda db: db.execute("UPDATE facts SET value = ? WHERE name = ?", (value, name)))
+        def work(db: sqlite3.Connection) -> None:
+            db.execute("UPDATE facts SET value = ? WHERE name = ?", (value, name))
+
+        await self._writing(work)
 
     async def _run(self, work: Callable[[sqlite3.Connection], _T]) -> _T:
+        """What `work` gives, on the ledger's thread. No cursor may leave it: when that is freed elsewhere it resets
+        its statement, which the connection keeps and may be running again."""
         if self._thread is None:
             self._thread = ThreadPoolExecutor(1, thread_name_prefix="coa-ledger")
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._guarded, work)
