@@ -31,6 +31,8 @@ ALIAS = "smol"
 GROUP = "readers"
 _TIMEOUT = httpx.Timeout(600.0, connect=5.0)
 _READY_S = 60.0
+_UNBOUNDED = 1000
+"""Calls at once: the other arms send each as it comes, so ours may hold none back either (the default is 8)."""
 
 
 class Server(NamedTuple):
@@ -183,6 +185,7 @@ class Ours:
             model=GROUP,
             model_list=[self._entry(server) for server in self._servers],
             response_cache=False,
+            max_parallel_calls=_UNBOUNDED,
         )
         self._gateway = await open_gateway(settings, make_prefix_cache=prefix_cache_for(settings))
         self._model = await self._gateway.chat_model()

@@ -1,10 +1,11 @@
 """How near a batch comes to what its engine allows, and whether its memory grows with the documents.
 
-    python tests/tools/batch_speed.py [--documents 50,500] [--words 500] [--latency 0.2] [--at-once 64]
+    python tests/tools/batch_speed.py [--documents 50,500] [--processes 1,2] [--words 500] [--latency 0.2] [--at-once 64]
 
-The engine is a fault server in this process that takes `--latency` seconds for each call. Ideal is all calls at
-`--at-once` side by side without a pause; the time counts from the first call to the end of the last. CPU is the batch
-process's own, with its readers', from start to end; memory is its peak.
+The engine (`quick_engine.py`, a process of its own) takes `--latency` seconds for each call and hardly any CPU. Ideal
+is all calls at `--at-once` side by side without a pause; the time counts from the first call to the end of the last.
+CPU is that of all of the batch's processes from start to end, and while calls go on; memory is the most that they
+hold together.
 """
 
 from __future__ import annotations
@@ -14,11 +15,10 @@ import importlib.util
 import os
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-from coa.testing.fault_server import Faults, FaultServer
 
 _spec = importlib.util.spec_from_file_location("batch_bench", Path(__file__).with_name("batch_bench.py"))
 assert _spec is not None
@@ -27,19 +27,28 @@ bench = importlib.util.module_from_spec(_spec)
 sys.modules.setdefault("batch_bench", bench)
 _spec.loader.exec_module(bench)
 
+_LOOK_S = 0.25
+_TICKS = os.sysconf("SC_CLK_TCK")
+_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+
 
 @dataclass
 class Found:
     """One batch."""
 
     documents: int
+    processes: int
     done: int
     calls: int
-    peak_at_once: int
+    most_at_once: int
     seconds: float
     """From the first call to the end of the last."""
     ideal_s: float
     cpu_s: float
+    """Of the batch, from start to end."""
+    cpu_calling_s: float
+    """Of the batch, while calls went on."""
+    engine_cpu_s: float
     peak_mb: float
 
     @property
@@ -48,74 +57,142 @@ class Found:
         return self.ideal_s / self.seconds
 
 
-def measure(folder: Path, *, documents: int, words: int, latency_s: float, at_once: int) -> Found:
+@dataclass(frozen=True)
+class _Look:
+    at: float
+    cpu_s: float
+    mb: float
+
+
+def measure(folder: Path, *, documents: int, processes: int, words: int, latency_s: float, at_once: int) -> Found:
     """Runs one batch over plain texts, twice as many documents at once as calls."""
     texts = folder / "documents"
     made = bench.loaded("batch_documents")
     made.make_documents(texts, n_good=documents, n_broken=0, words=words, formats=("txt",))
-    with FaultServer(faults=Faults(latency_s=latency_s)) as server:
-        place = bench.Bench(folder, server, calls_at_once=at_once, response_cache=False)
-        process = place.begin(texts, "--quiet", "-j", str(2 * at_once))
+    with bench.loaded("quick_engine").QuickEngine(latency_s=latency_s) as engine:
+        place = bench.Bench(folder, engine, calls_at_once=at_once, response_cache=False)
+        more = ["--processes", str(processes)] if processes > 1 else []
+        process = place.begin(texts, "--quiet", "-j", str(2 * at_once), *more)
+        looks = _watched(process.pid)
         _, _, used = os.wait4(process.pid, 0)
         process.returncode = 0
-        stats = server.stats()
-    seconds = max(stats.times) - min(stats.times) + latency_s
+        seen = engine.ended()
+    calling = [look.cpu_s for look in looks if seen.first <= look.at <= seen.last] or [0.0]
     return Found(
         documents=documents,
+        processes=processes,
         done=place.summary()["counts"]["done"],
-        calls=stats.calls,
-        peak_at_once=stats.peak_concurrency,
-        seconds=seconds,
-        ideal_s=stats.calls * latency_s / at_once,
+        calls=seen.calls,
+        most_at_once=seen.most_at_once,
+        seconds=seen.last - seen.first,
+        ideal_s=seen.calls * latency_s / at_once,
         cpu_s=used.ru_utime + used.ru_stime,
-        peak_mb=used.ru_maxrss / (1 << 20 if sys.platform == "darwin" else 1 << 10),
+        cpu_calling_s=calling[-1] - calling[0],
+        engine_cpu_s=seen.cpu_s,
+        peak_mb=max((look.mb for look in looks), default=0.0),
     )
+
+
+def _watched(pid: int) -> list[_Look]:
+    """Looks at the process and those below it, until it has ended. Takes Linux's /proc."""
+    looks = []
+    while _state(pid)[:1] not in {"Z", ""}:
+        time.sleep(_LOOK_S)
+        cpu_s = mb = 0.0
+        for member in _family(pid):
+            fields = _state(member).split()
+            if fields:
+                # utime, stime, and those of the processes that it has waited for; rss in pages.
+                cpu_s += sum(map(int, fields[11:15])) / _TICKS
+                mb += int(fields[21]) * _PAGE_BYTES / (1 << 20)
+        looks.append(_Look(time.monotonic(), cpu_s, mb))
+    return looks
+
+
+def _state(pid: int) -> str:
+    """/proc/PID/stat from its third field on; empty where the process is gone."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2]
+    except OSError:
+        return ""
+
+
+def _family(pid: int) -> list[int]:
+    """The process and those below it."""
+    found = [pid]
+    for member in found:
+        for children in Path(f"/proc/{member}/task").glob("*/children"):
+            try:
+                found += map(int, children.read_text().split())
+            except OSError:
+                continue
+    return found
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Prints a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--documents", default="50,500")
+    parser.add_argument("--processes", default="1")
     parser.add_argument("--words", type=int, default=500)
     parser.add_argument("--latency", type=float, default=0.2)
     parser.add_argument("--at-once", type=int, default=64)
     args = parser.parse_args(arguments)
     found = []
-    for n in map(int, args.documents.split(",")):
-        with tempfile.TemporaryDirectory(prefix="coa-batch-") as folder:
-            found.append(
-                measure(Path(folder), documents=n, words=args.words, latency_s=args.latency, at_once=args.at_once)
-            )
-    head = (
-        "documents",
-        "done",
-        "calls",
-        "most at once",
-        "seconds",
-        "ideal",
-        "of the ideal",
-        "CPU ms a call",
-        "peak MB",
-    )
-    rows = [
-        (
-            one.documents,
-            one.done,
-            one.calls,
-            one.peak_at_once,
-            f"{one.seconds:.1f}",
-            f"{one.ideal_s:.1f}",
-            f"{100 * one.ratio:.0f} %",
-            f"{1000 * one.cpu_s / one.calls:.1f}",
-            f"{one.peak_mb:.0f}",
-        )
-        for one in found
-    ]
-    print(bench.table([head, *rows]))
-    if len(found) > 1:
-        print(f"peak memory, {found[-1].documents} documents to {found[0].documents}: ", end="")
-        print(f"x {found[-1].peak_mb / found[0].peak_mb:.2f}; load of the machine: {os.getloadavg()[0]:.1f}")
+    for processes in map(int, args.processes.split(",")):
+        for n in map(int, args.documents.split(",")):
+            with tempfile.TemporaryDirectory(prefix="coa-batch-") as folder:
+                found.append(
+                    measure(
+                        Path(folder),
+                        documents=n,
+                        processes=processes,
+                        words=args.words,
+                        latency_s=args.latency,
+                        at_once=args.at_once,
+                    )
+                )
+    print(bench.table([_HEAD, *map(_row, found)]))
+    for processes in dict.fromkeys(one.processes for one in found):
+        first, *_, last = same = [one for one in found if one.processes == processes] * 2
+        if len(same) > 2:
+            print(f"{processes} processes, peak memory, {last.documents} documents to {first.documents}: ", end="")
+            print(f"x {last.peak_mb / first.peak_mb:.2f}")
+    print(f"load of the machine: {os.getloadavg()[0]:.1f}")
     return 0
+
+
+_HEAD = (
+    "processes",
+    "documents",
+    "done",
+    "calls",
+    "most at once",
+    "seconds",
+    "ideal",
+    "of the ideal",
+    "CPU ms a call",
+    "while calling",
+    "engine's",
+    "peak MB",
+)
+
+
+def _row(one: Found) -> tuple[object, ...]:
+    return (
+        one.processes,
+        one.documents,
+        one.done,
+        one.calls,
+        one.most_at_once,
+        f"{one.seconds:.1f}",
+        f"{one.ideal_s:.1f}",
+        f"{100 * one.ratio:.0f} %",
+        f"{1000 * one.cpu_s / one.calls:.1f}",
+        f"{1000 * one.cpu_calling_s / one.calls:.1f}",
+        f"{1000 * one.engine_cpu_s / one.calls:.2f}",
+        f"{one.peak_mb:.0f}",
+    )
 
 
 if __name__ == "__main__":
