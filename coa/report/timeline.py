@@ -126,7 +126,7 @@ def _body(facts: RunFacts, entry: Entry, most: int) -> str:
         text = entry.text if len(entry.text) <= most else entry.text[:most].rstrip() + " …"
         parts.append(f'<div class="note">{answer_html(text, _linker(entry), heading=6)}</div>\n')
     losses = [
-        f"{entry.kept} lines as before" if entry.kept and entry.text else "",
+        f"{entry.kept} {'line' if entry.kept == 1 else 'lines'} as before" if entry.kept and entry.text else "",
         f"{entry.dropped} lines dropped" if entry.dropped else "",
         "cut here: coa runs show --notes has it whole" if len(entry.text) > most else "",
     ]

@@ -52,7 +52,7 @@ def test_the_chain_tells_of_each_chunk_what_is_new_and_what_it_took(read_page: R
     assert "the model refused" in entries[2].text
     assert "Something of part 4." in entries[3].text
     assert "Something of part 1." not in entries[3].text
-    assert "1 lines as before" in entries[3].text
+    assert "1 line as before" in entries[3].text
     assert len(page.find("g", data_go="r1e0")) == 1
 
 
