@@ -12,6 +12,7 @@ from coa.api import StopSignal
 from coa.batch.items import FATAL, ItemDesk, Job, Worked, even_shares
 from coa.batch.ledger import Lease, Ledger, Spending, SpendingLimits
 from coa.batch.outcomes import plus
+from coa.batch.parts import WHOLE, Part
 from coa.batch.reading import DocumentReader
 from coa.batch.record import BatchRecord
 from coa.batch.remote import RemoteUnavailable
@@ -39,12 +40,20 @@ class Desk:
     """Works on one leased document after the other, any number side by side; an async context manager."""
 
     def __init__(
-        self, record: BatchRecord, present: Settings, ledger: Ledger, results: ResultFolder, runs: RunStore
+        self,
+        record: BatchRecord,
+        present: Settings,
+        ledger: Ledger,
+        results: ResultFolder,
+        runs: RunStore,
+        *,
+        part: Part = WHOLE,
     ) -> None:
-        """`present` are the settings of this process, for what a record does not hold: secrets and coa's folder."""
+        """`present` are the settings of this process, for what a record does not hold: secrets and coa's folder.
+        `part` is this process's, where several work for one driver."""
         self._record = record
         self._ledger = ledger
-        self._sessions = Sessions(record, present, runs)
+        self._sessions = Sessions(record, present, runs, part=part)
         self._reader = DocumentReader(record.settings_of(record.config, present))
         self._items = ItemDesk(record, self._sessions, ledger, results, runs)
 

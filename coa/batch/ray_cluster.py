@@ -13,13 +13,14 @@ import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 from coa.batch.driving import Driven
-from coa.batch.ray_actor import ActorPlace, ActorWork, BatchActor
+from coa.batch.placed_worker import PlacedWorker, WorkerPlace, WorkOrder
+from coa.batch.watching import Cluster, Placed, WorkerLost
 from coa.errors import CoaError, ConfigError
 
-__all__ = ["ActorLost", "Cluster", "Placed", "RayFailed", "joined_cluster"]
+__all__ = ["RayFailed", "joined_cluster"]
 
 _CPUS_OF_ACTOR = 0.25
 """An actor waits for models most of the time; documents are parsed in processes of their own."""
@@ -30,39 +31,7 @@ _OBJECT_STORE_BYTES = 100_000_000
 
 
 class RayFailed(CoaError):
-    """The Ray cluster cannot be reached, or loses its actors again and again."""
-
-
-class ActorLost(Exception):
-    """An actor, its node, or the way to it is gone."""
-
-
-class Placed(Protocol):
-    """An actor of the cluster. All raise ActorLost where it is gone."""
-
-    async def place(self) -> ActorPlace:
-        """Where it runs, once it runs."""
-        ...
-
-    async def run(self) -> Driven:
-        """See `BatchActor.run`."""
-        ...
-
-    async def stop(self, reason: str) -> None:
-        """See `BatchActor.stop`."""
-        ...
-
-    def kill(self) -> None:
-        """Ends it at once; may be called when it is gone."""
-        ...
-
-
-class Cluster(Protocol):
-    """Where actors are placed."""
-
-    def place(self, work: ActorWork) -> Placed:
-        """A new actor, placed when the cluster has room for it."""
-        ...
+    """The Ray cluster cannot be reached."""
 
 
 @contextlib.contextmanager
@@ -176,10 +145,14 @@ class _RayCluster:
     def __init__(self, ray: Any) -> None:
         self._ray = ray
 
-    def place(self, work: ActorWork) -> Placed:
+    @property
+    def hint(self) -> str:
+        return "The Ray logs of their nodes tell why"
+
+    def place(self, order: WorkOrder) -> Placed:
         # Ray would start a dead actor again by itself, under its old name in the ledger: that is the driver's part.
         options = {"num_cpus": _CPUS_OF_ACTOR, "max_restarts": 0, "scheduling_strategy": "SPREAD"}
-        return _RayActor(self._ray, self._ray.remote(BatchActor).options(**options).remote(work))
+        return _RayActor(self._ray, self._ray.remote(PlacedWorker).options(**options).remote(order))
 
 
 class _RayActor:
@@ -187,8 +160,8 @@ class _RayActor:
         self._ray = ray
         self._handle = handle
 
-    async def place(self) -> ActorPlace:
-        return cast("ActorPlace", await self._asked(self._handle.place.remote()))
+    async def place(self) -> WorkerPlace:
+        return cast("WorkerPlace", await self._asked(self._handle.place.remote()))
 
     async def run(self) -> Driven:
         return cast("Driven", await self._asked(self._handle.run.remote()))
@@ -206,7 +179,7 @@ class _RayActor:
         except self._ray.exceptions.RayTaskError as error:
             raise RayFailed(f"an actor failed: {_first_line(error.cause or error)}.") from error
         except self._ray.exceptions.RayError as error:
-            raise ActorLost(_first_line(error)) from error
+            raise WorkerLost(_first_line(error)) from error
 
 
 def _first_line(error: BaseException) -> str:

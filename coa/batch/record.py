@@ -5,7 +5,8 @@ A batch is a folder `<home>/batches/<batch id>/`:
     batch.json      the record
     ledger.sqlite   its ledger, where that is not kept elsewhere
     runs/, documents/   the runs of items that are not done yet, as in coa's own folder
-    lock            held by the process that works on a ledger of this machine
+    lock            held by the process that works on a ledger of this machine, or that has others work on it
+    working         held by those others, too
 
 and the results stand in the folder that the user named, whose `batch.json` names the batch.
 """
@@ -15,11 +16,12 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import IO, Any, Literal
 
 from coa.batch.asking import fingerprint
 from coa.batch.ledger import SpendingLimits
@@ -35,6 +37,8 @@ __all__ = ["BatchOptions", "BatchRecord", "BatchStore", "batch_named", "record_f
 _FORMAT = 1
 _UNLIMITED = SpendingLimits()
 _MARK = "batch.json"
+_ORPHANS_END_WITHIN_S = 30.0
+_LOOK_EVERY_S = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +158,29 @@ class BatchStore:
                     hint=f"`coa batch status {batch_id}` shows how far it is.",
                 ) from error
             yield
+
+    def working(self, batch_id: str) -> IO[str]:
+        """An open file, locked, to be held open by all processes that work for the holder of `locked`, and closed by
+        it: whoever comes after the holder was killed waits here until the last of them is gone. Blocking.
+
+        Raises: ConfigError where they do not end, StorageError.
+        """
+        path = self.path(batch_id) / "working"
+        with storage_errors(path):
+            file = path.open("a")
+        until = time.monotonic() + _ORPHANS_END_WITHIN_S
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                if time.monotonic() > until:
+                    file.close()
+                    raise ConfigError(
+                        f"processes of an earlier run still work on the batch {batch_id}.", hint="Wait, or end them."
+                    ) from error
+                time.sleep(_LOOK_EVERY_S)
+            else:
+                return file
 
     def new_id(self) -> str:
         """A new id, its folder made; ids sort by time. Raises: StorageError."""

@@ -1,4 +1,4 @@
-"""A batch from its inputs to its summary, in one process."""
+"""A batch from its inputs to its summary, by the process that runs it or has others work on it."""
 
 from __future__ import annotations
 
@@ -8,20 +8,23 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from coa.api import StopSignal
 from coa.batch.driving import Driven, OnWork, Patience, drive, owner_name
 from coa.batch.estimating import Expected, Sample, expected_of
-from coa.batch.ledger import Entry, ItemState, Known, Ledger
+from coa.batch.ledger import Entry, ItemState, Known, Lease, Ledger
 from coa.batch.opening import is_shared, open_ledger
-from coa.batch.processing import Desk
+from coa.batch.processing import Desk, Worked
 from coa.batch.record import BatchRecord, BatchStore
 from coa.batch.results import ResultFolder
 from coa.batch.sources import entry_of, sources_of
 from coa.batch.summary import summary_of
 from coa.config import Settings
 from coa.errors import CoaError, ConfigError
+
+if TYPE_CHECKING:
+    from coa.batch.processes import Processes
 
 __all__ = ["BatchEnd", "Listener", "only_estimated", "open_again", "run_batch", "scan"]
 
@@ -86,7 +89,7 @@ async def run_batch(
     started = time.monotonic()
     store = BatchStore(present.home)
     runs = store.runs(record.batch_id)
-    async with _ledger_of(record, present, store) as ledger:
+    async with _ledger_of(record, present, store) as (ledger, lock), _crew_of(record, present, lock) as crew:
         listener.on_ledger(ledger)
         results = ResultFolder(Path(record.out))
         if await ledger.limits() != record.options.limits:
@@ -108,7 +111,7 @@ async def run_batch(
                     driven = Driven("stopped")
                 else:
                     driven = await _driven(
-                        desk, ledger, record, present, stop=stop, listener=listener, patience=patience
+                        desk, ledger, record, present, crew=crew, stop=stop, listener=listener, patience=patience
                     )
             await desk.report()
         seconds = time.monotonic() - started
@@ -123,7 +126,7 @@ async def only_estimated(record: BatchRecord, present: Settings) -> Expected:
     Raises: as `run_batch`.
     """
     store = BatchStore(present.home)
-    async with _ledger_of(record, present, store) as ledger:
+    async with _ledger_of(record, present, store) as (ledger, _):
         sample = Sample()
         await scan(record, ledger, sample=sample)
         results = ResultFolder(Path(record.out))
@@ -214,12 +217,36 @@ async def _expected(desk: Desk, ledger: Ledger, sample: Sample, listener: Listen
     return expected
 
 
+class _Crew(NamedTuple):
+    """Processes that work in place of this one."""
+
+    processes: Processes
+    n: int
+
+
+@contextlib.asynccontextmanager
+async def _crew_of(record: BatchRecord, present: Settings, lock: int | None) -> AsyncIterator[_Crew | None]:
+    """The processes that the batch is to be worked on by, which load what they need meanwhile; None for this one."""
+    if record.engine == "ray" or not record.extra.get("processes"):
+        yield None
+        return
+    from coa.batch.processes import n_processes_of, started_processes
+
+    n = await asyncio.to_thread(n_processes_of, record, present)
+    if n == 1:
+        yield None
+        return
+    with started_processes(n, lock=lock) as processes:
+        yield _Crew(processes, n)
+
+
 async def _driven(
     desk: Desk,
     ledger: Ledger,
     record: BatchRecord,
     present: Settings,
     *,
+    crew: _Crew | None,
     stop: StopSignal,
     listener: Listener,
     patience: Patience | None,
@@ -228,6 +255,24 @@ async def _driven(
         from coa.batch.ray_engine import drive_on_ray
 
         return await drive_on_ray(record, present, ledger, stop=stop, on_stage=listener.on_stage, patience=patience)
+    if crew is not None:
+        from coa.batch.processes import drive_in_processes
+
+        def on_work(lease: Lease, worked: Worked | None) -> None:
+            listener.on_stage("")
+            listener.on_work(lease, worked)
+
+        listener.on_stage(f"starting {crew.n} processes")
+        return await drive_in_processes(
+            crew.processes,
+            record,
+            present,
+            ledger,
+            n_processes=crew.n,
+            stop=stop,
+            on_work=on_work,
+            patience=patience,
+        )
     listener.on_stage("opening the model")
     await desk.sessions.session(record.config)
     listener.on_stage("")
@@ -242,14 +287,22 @@ async def _driven(
     )
 
 
+class _Opened(NamedTuple):
+    ledger: Ledger
+    lock: int | None
+    """The number of the open file that who works on a ledger in a file holds open."""
+
+
 @contextlib.asynccontextmanager
-async def _ledger_of(record: BatchRecord, present: Settings, store: BatchStore) -> AsyncIterator[Ledger]:
+async def _ledger_of(record: BatchRecord, present: Settings, store: BatchStore) -> AsyncIterator[_Opened]:
     """The ledger, for this process alone where it is a file: then the leases in it are those of the dead."""
     async with contextlib.AsyncExitStack() as stack:
+        lock: int | None = None
         if not is_shared(record):
             stack.enter_context(store.locked(record.batch_id))
+            lock = stack.enter_context(await asyncio.to_thread(store.working, record.batch_id)).fileno()
         ledger = await open_ledger(record, present, store)
         stack.push_async_callback(ledger.close)
         if not is_shared(record):
             await ledger.expire(everyone=True)
-        yield ledger
+        yield _Opened(ledger, lock)

@@ -12,6 +12,7 @@ from typing import NamedTuple, TypeVar
 from coa.api import OnEvent, Plan, Session, StopSignal
 from coa.batch.asking import question_of, strategy_of
 from coa.batch.ledger import LeasedItem, Spending, SpendingLimits
+from coa.batch.parts import WHOLE, Part, settings_of_part
 from coa.batch.record import BatchRecord
 from coa.config import Settings
 from coa.runs import RunStore
@@ -38,11 +39,13 @@ class Share(NamedTuple):
 class Sessions:
     """The sessions of a batch. Runs are kept in the batch's own folder; limits on spending are given item by item."""
 
-    def __init__(self, record: BatchRecord, present: Settings, runs: RunStore) -> None:
-        """`present` are the settings of this process: what is secret is taken from them."""
+    def __init__(self, record: BatchRecord, present: Settings, runs: RunStore, *, part: Part = WHOLE) -> None:
+        """`present` are the settings of this process: what is secret is taken from them. `part` is its share of the
+        calls at once."""
         self.record = record
         self.runs = runs
         self._present = present
+        self._part = part
         self._open: dict[str, Session] = {}
         self._opening = asyncio.Lock()
         self._texts: dict[str, int] = {}
@@ -53,12 +56,14 @@ class Sessions:
             if config not in self._open:
                 settings = self.record.settings_of(config, self._present)
                 unlimited = {"max_calls": None, "max_tokens_total": None, "max_cost_usd": None, "review": False}
-                session = Session(settings.model_copy(update=unlimited), runs=self.runs)
+                settings = settings.model_copy(update=unlimited)
+                session = Session(settings_of_part(settings, self._part), runs=self.runs)
                 try:
                     await session.open()
                 except BaseException:
                     await session.close()
                     raise
+                session.settings = settings  # runs are alike whoever begins them and whoever goes on with them
                 self._open[config] = session
             return self._open[config]
 

@@ -14,6 +14,7 @@ from coa.api import StopSignal
 from coa.batch.driving import Driven, OnWork, Patience, drive, owner_name
 from coa.batch.ledger import Ledger
 from coa.batch.opening import is_shared, open_ledger
+from coa.batch.parts import WHOLE, Part
 from coa.batch.processing import Desk
 from coa.batch.record import BatchRecord, BatchStore
 from coa.batch.results import ResultFolder
@@ -70,11 +71,12 @@ async def join_batch(
 
 
 @contextlib.asynccontextmanager
-async def worker_place(batch: str, present: Settings) -> AsyncIterator[Place]:
-    """What a worker of the batch works with, closed at the end. Raises: as `join_batch`."""
+async def worker_place(batch: str, present: Settings, *, part: Part | None = None) -> AsyncIterator[Place]:
+    """What a worker of the batch works with, closed at the end; `part` for one of several that have a driver, who
+    keeps others away from a ledger in a file, and sees to the list of results. Raises: as `join_batch`."""
     store = BatchStore(present.home)
     record = store.get(batch)
-    if not is_shared(record):
+    if part is None and not is_shared(record):
         raise ConfigError(
             f"the ledger of batch {record.batch_id} is a file, which one process works with.",
             hint="Start the batch with COA_REDIS_URL set to share it; or go on with `coa batch resume`.",
@@ -83,6 +85,8 @@ async def worker_place(batch: str, present: Settings) -> AsyncIterator[Place]:
         ledger = await open_ledger(record, present, store)
         stack.push_async_callback(ledger.close)
         results = ResultFolder(Path(record.out))
-        desk = await stack.enter_async_context(Desk(record, present, ledger, results, store.runs(record.batch_id)))
-        await desk.report()
+        desk = Desk(record, present, ledger, results, store.runs(record.batch_id), part=part or WHOLE)
+        await stack.enter_async_context(desk)
+        if part is None:
+            await desk.report()
         yield Place(record, ledger, desk, results)

@@ -21,8 +21,10 @@ from coa.cli.batch_options import (
     LimitOptions,
     NoProgress,
     PaceOptions,
+    Processes,
     Yes,
     named,
+    processes_kept,
 )
 from coa.cli.options import CommonOptions, RunOptions, expands_options
 from coa.cli.terminal import write_note, write_result
@@ -94,6 +96,7 @@ def resume(
     jobs: Annotated[
         int | None, typer.Option("-j", "--jobs", min=1, metavar="N", envvar="COA_JOBS", help="Documents at once.")
     ] = None,
+    processes: Processes = None,
     limits: LimitOptions,
     common: CommonOptions,
 ) -> int:
@@ -104,7 +107,7 @@ def resume(
     settings, store, record = named(ctx, batch, common, last=last)
     options = record.options
     options = replace(options, limits=limits.instead_of(options.limits), jobs=jobs or options.jobs)
-    record = replace(record, options=options)
+    record = _with_processes(replace(record, options=options), processes)
     store.save(record)
     return run_on(
         invocation_of(ctx), settings, record, colour=common.color, as_json=as_json, progress=not no_progress, yes=yes
@@ -119,6 +122,7 @@ def retry(
     yes: Yes = False,
     as_json: Json = False,
     no_progress: NoProgress = False,
+    processes: Processes = None,
     again: AgainOptions,
     common: CommonOptions,
 ) -> int:
@@ -127,6 +131,7 @@ def retry(
     from coa.cli.invocation import invocation_of
 
     settings, store, record = named(ctx, batch, common, last=last)
+    record = _with_processes(record, processes)
     config: str | None = None
     if again.model is not None:
         changed = record.with_config({"model": again.model, "window": None}, settings)
@@ -166,6 +171,15 @@ def worker(
 
     settings, _, record = named(ctx, batch, common, last=last)
     return work_on(invocation_of(ctx), settings, record, jobs=jobs, as_json=as_json)
+
+
+def _with_processes(record: BatchRecord, given: str | None) -> BatchRecord:
+    """The record with that number of processes; as it was where none is given. Raises: ConfigError for Ray."""
+    from coa.errors import ConfigError
+
+    if given is not None and record.engine == "ray":
+        raise ConfigError("--processes belongs to --engine local; this batch is on a Ray cluster.")
+    return replace(record, extra={**record.extra, **processes_kept(given)})
 
 
 async def _reopened(record: BatchRecord, settings: Settings, again: AgainOptions, *, config: str | None) -> int:

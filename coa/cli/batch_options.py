@@ -27,10 +27,12 @@ __all__ = [
     "LimitOptions",
     "NoProgress",
     "PaceOptions",
+    "Processes",
     "Yes",
     "named",
     "options_of",
     "payloads_of",
+    "processes_kept",
 ]
 
 
@@ -44,6 +46,34 @@ Batch = Annotated[
     ),
 ]
 Last = Annotated[bool, typer.Option("--last", envvar="COA_LAST", help="The batch that was started last.")]
+
+
+AUTO = "auto"
+
+
+def _n_processes(text: str) -> str:
+    """`text` as it is. Raises: BadParameter for what is neither a number from 1 on nor "auto"."""
+    if text != AUTO and not (text.isdecimal() and int(text)):
+        raise typer.BadParameter(f"{text!r} is neither a number nor auto.")
+    return text
+
+
+Processes = Annotated[
+    str | None,
+    typer.Option(
+        "--processes",
+        metavar="N|auto",
+        envvar="COA_PROCESSES",
+        callback=lambda given: None if given is None else _n_processes(given),
+        help="Work with N processes of this machine, which share calls and documents at once [default: 1].",
+        show_default=False,
+    ),
+]
+
+
+def processes_kept(given: str | None) -> dict[str, object]:
+    """What a batch keeps of --processes."""
+    return {} if given is None else {"processes": AUTO if given == AUTO else int(given)}
 
 
 class BatchTask(StrEnum):
@@ -167,9 +197,10 @@ class PaceOptions:
 class EngineOptions:
     """Where the documents are worked on."""
 
-    engine: Annotated[Engine, typer.Option("--engine", envvar="COA_ENGINE", help="This process, or a Ray cluster.")] = (
+    engine: Annotated[Engine, typer.Option("--engine", envvar="COA_ENGINE", help="This machine, or a Ray cluster.")] = (
         Engine.LOCAL
     )
+    processes: Processes = None
     actors: Annotated[
         int | None, typer.Option("--actors", min=1, metavar="N", envvar="COA_ACTORS", help="Of --engine ray.")
     ] = None
@@ -179,9 +210,13 @@ class EngineOptions:
     ] = None
 
     def extra(self) -> dict[str, object]:
-        """What the batch keeps of it, beside the engine's name."""
+        """What the batch keeps of it, beside the engine's name. Raises: ConfigError for what belongs to another one."""
+        from coa.errors import ConfigError
+
         if self.engine is not Engine.RAY:
-            return {}
+            return processes_kept(self.processes)
+        if self.processes is not None:
+            raise ConfigError("--processes belongs to --engine local.", hint="A Ray cluster has --actors.")
         return {"actors": self.actors, "ray_address": self.ray_address}
 
 

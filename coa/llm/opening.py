@@ -21,12 +21,12 @@ from coa.llm.deployments import Deployment, ModelGroup, entries_for, group_from_
 from coa.llm.download import LocalModel, find_model
 from coa.llm.embedded import MICRO_BATCH, EmbeddedEngine
 from coa.llm.litellm_model import load_litellm
-from coa.llm.litellm_settings import CallSettings, fallback_groups
+from coa.llm.litellm_settings import CallSettings, call_settings, fallback_groups
 from coa.llm.prices import listed_window
 from coa.llm.served import Served, ask_all
 from coa.tokens import TokenCounter
 
-__all__ = ["UNKNOWN_WINDOW", "Engines", "OpenModel", "open_model"]
+__all__ = ["UNKNOWN_WINDOW", "Engines", "OpenModel", "open_model", "starts_engine"]
 
 OnStage = Callable[[str], None]
 
@@ -115,6 +115,22 @@ async def open_model(
     together = [d for each in counted for d in each.deployments]
     asked = _Opened(groups, opened.files, together, served)
     return await _put_together(asked, settings, calls)
+
+
+def starts_engine(name: str, settings: Settings) -> bool:
+    """Whether `open_model` would load a model into this process for `name`, or for a fallback of it.
+
+    Raises: ConfigError for settings that cannot be meant. Blocking.
+    """
+    calls = call_settings(settings)
+    target = _without_alias(name, calls)
+    configured = any(entry["model_name"] == target for entry in settings.model_list)
+    if not configured and find_model(target, models_dir=settings.models_dir) is not None:
+        return True
+    own = _configured(target, settings)
+    groups = [] if own is None else [own]
+    groups += [_fallback(other, settings) for names in fallback_groups(calls.router, target) for other in names]
+    return any(deployment.embedded is not None for group in groups for deployment in group.deployments)
 
 
 async def _put_together(opened: _Opened, settings: Settings, calls: CallSettings) -> OpenModel:

@@ -24,6 +24,7 @@ __all__ = [
     "RateLimiter",
     "local_limiter",
     "rate_limits",
+    "set_local_limiter",
 ]
 
 N_SLOTS = 60
@@ -149,12 +150,18 @@ class LocalRates:
         """Nothing is held."""
 
 
-_process = LocalRates()
+_process: RateLimiter = LocalRates()
 
 
 def local_limiter() -> RateLimiter:
     """The limiter that all models of this process share where no other one is given."""
     return _process
+
+
+def set_local_limiter(limiter: RateLimiter) -> None:
+    """Has models that are opened from here on share `limiter`: for a process that keeps to rates with others."""
+    global _process  # noqa: PLW0603 - there is one for each process
+    _process = limiter
 
 
 def rate_limits(group: str, endpoint: str, deployment: Mapping[str, object]) -> tuple[RateLimit, ...]:

@@ -17,12 +17,13 @@ import pytest
 from coa.api import StopSignal
 from coa.batch.asking import question_payload
 from coa.batch.opening import open_ledger
-from coa.batch.ray_actor import ActorWork
-from coa.batch.ray_cluster import Cluster, Placed, RayFailed, joined_cluster
-from coa.batch.ray_engine import watch_actors
+from coa.batch.placed_worker import WorkOrder
+from coa.batch.ray_cluster import RayFailed, joined_cluster
+from coa.batch.ray_engine import drive_on_ray
 from coa.batch.record import BatchOptions, BatchStore
 from coa.batch.results import ResultFolder
 from coa.batch.running import scan
+from coa.batch.watching import Cluster, Placed, watch_workers
 from coa.config import load_settings
 from coa.errors import ConfigError
 from coa.testing.fault_server import Faults, FaultServer
@@ -46,8 +47,12 @@ class _Deadly:
         self.placed: list[Placed] = []
         self.killed: int | None = None
 
-    def place(self, work: ActorWork) -> Placed:
-        self.placed.append(self._cluster.place(work))
+    @property
+    def hint(self) -> str:
+        return self._cluster.hint
+
+    def place(self, order: WorkOrder) -> Placed:
+        self.placed.append(self._cluster.place(order))
         return self.placed[-1]
 
     async def kill_first(self) -> None:
@@ -98,7 +103,7 @@ async def test_a_batch_outlives_an_actor_that_is_killed(
             assert signal.getsignal(signal.SIGTERM) is before, "a signal still drains the batch"
             deadly = _Deadly(cluster, engine)
             killing = asyncio.create_task(_when_placed(deadly))
-            driven = await watch_actors(deadly, record, settings, ledger, n_actors=2, stop=StopSignal())
+            driven = await watch_workers(deadly, record, settings, ledger, n_workers=2, stop=StopSignal())
             await killing
         status = await ledger.status()
         await ledger.close()
@@ -129,3 +134,15 @@ def test_a_cluster_that_is_not_there_is_told() -> None:
     pytest.importorskip("ray")
     with pytest.raises(RayFailed, match=r"127\.0\.0\.1:1 does not answer"), joined_cluster("127.0.0.1:1"):
         pass
+
+
+async def test_a_ledger_in_a_file_cannot_be_shared_with_actors(tmp_path: Path) -> None:
+    settings = load_settings(overrides={"home": tmp_path / "home"}, cwd=tmp_path, env={}).settings
+    store = BatchStore(settings.home)
+    record = store.create(
+        task="ask", inputs=(), payloads=(), out=tmp_path / "out", settings=settings, options=BatchOptions(jobs=1)
+    )
+    ledger = await open_ledger(record, settings, store)
+    with pytest.raises(ConfigError, match="Redis"):
+        await drive_on_ray(record, settings, ledger, stop=StopSignal())
+    await ledger.close()

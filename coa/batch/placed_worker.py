@@ -1,5 +1,5 @@
-"""What runs inside of a Ray actor: a worker of a batch. Knows nothing of Ray but that it is called from another
-process."""
+"""A worker of a batch that a driver has placed in another process, of this machine or of a cluster. Knows nothing of
+how it is called."""
 
 from __future__ import annotations
 
@@ -10,63 +10,66 @@ from dataclasses import dataclass
 from typing import Any
 
 from coa.api import StopSignal
-from coa.batch.driving import Driven, Patience, drive
+from coa.batch.driving import Driven, OnWork, Patience, drive
+from coa.batch.parts import Part
 from coa.batch.worker import worker_place
 from coa.config import Settings
 from coa.errors import CoaError, RunNotFound
 
-__all__ = ["ActorPlace", "ActorWork", "BatchActor"]
+__all__ = ["PlacedWorker", "WorkOrder", "WorkerPlace"]
 
 
 @dataclass(frozen=True, slots=True)
-class ActorWork:
-    """What an actor is told when it is made."""
+class WorkOrder:
+    """What a worker is told when it is placed."""
 
     batch_id: str
     settings: Mapping[str, Any]
-    """Of the driver, as JSON values, with its secrets: they travel inside the cluster and are written nowhere."""
+    """Of the driver, as JSON values, with its secrets: they go from process to process and are written nowhere."""
     owner: str
-    """What the actor is called in the ledger; the driver has to know it when the actor is dead."""
+    """What the worker is called in the ledger; the driver has to know it when the worker is dead."""
     jobs: int
-    max_parallel_calls: int
+    part: Part
+    """Of the calls at once."""
     patience: Patience
 
 
 @dataclass(frozen=True, slots=True)
-class ActorPlace:
-    """Where an actor runs."""
+class WorkerPlace:
+    """Where a worker runs."""
 
     host: str
     pid: int
 
 
-class BatchActor:
+class PlacedWorker:
     """Reads documents of one batch until there are none left. Its methods run side by side on one event loop."""
 
-    def __init__(self, work: ActorWork) -> None:
-        self._work = work
-        self._stop = StopSignal()
+    def __init__(self, order: WorkOrder, *, stop: StopSignal | None = None, on_work: OnWork | None = None) -> None:
+        self._order = order
+        self._on_work = on_work
+        self._stop = stop or StopSignal()
 
-    async def place(self) -> ActorPlace:
+    async def place(self) -> WorkerPlace:
         """Where it runs; also says that it is up."""
-        return ActorPlace(socket.gethostname(), os.getpid())
+        return WorkerPlace(socket.gethostname(), os.getpid())
 
     async def run(self) -> Driven:
         """How it ended; errors of coa's are told in it, not raised."""
-        present = Settings.model_validate({**self._work.settings, "max_parallel_calls": self._work.max_parallel_calls})
+        order = self._order
         try:
-            async with worker_place(self._work.batch_id, present) as (record, ledger, desk, _):
+            present = Settings.model_validate(order.settings)
+            async with worker_place(order.batch_id, present, part=order.part) as (record, ledger, desk, _):
                 await desk.sessions.session(record.config)
-                driven = await drive(
+                return await drive(
                     desk,
                     ledger,
-                    owner=self._work.owner,
-                    jobs=self._work.jobs,
+                    owner=order.owner,
+                    jobs=order.jobs,
                     stop=self._stop,
-                    patience=self._work.patience,
+                    on_work=self._on_work,
+                    patience=order.patience,
                 )
-                await desk.report()
-                return driven
         except RunNotFound as error:
             where = f"{socket.gethostname()}: {error.message}"
             return Driven("error", RunNotFound(where, hint="COA_HOME has to be on storage that all nodes share."))
