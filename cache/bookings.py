@@ -14,16 +14,15 @@ import contextlib
 import logging
 import secrets
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol
 
 from coa.cache.index import Choice, Replica, Wanted
 from coa.cache.kv_stats import Counts
-from coa.cache.placement import affinity
-from coa.cache.router import LEAST_SPEED
 from coa.cache.served_engines import Prefix, ServedEngine
 from coa.cache.states import StateKey, StateOrigin, StateStore
+from coa.cache.waiting import expected_reply, patience_s, wanted_of
 from coa.errors import CacheError
 from coa.llm.call_labels import call_labels
 from coa.llm.chat import Decoding
@@ -38,12 +37,6 @@ __all__ = ["Booking", "SingleFlight"]
 _log = logging.getLogger(__name__)
 
 _POLL_S = 0.05
-_PATIENCE = 6.0
-"""Times a prefix's own computing: the call that has the slot may have just begun, has its reply to write, and shares
-the engine with others."""
-_CHARS_PER_TOKEN = 3.5
-_RESTORE_S_PER_TOKEN = 2e-5
-"""Measured: 30 MB for 1,280 tokens of SmolLM2 in 5 ms; checking the file takes three times as long."""
 
 
 class SingleFlight(Protocol):
@@ -78,11 +71,17 @@ class Booking:
     _predicted: int = 0
     _patient: bool = False
     """Whether the slot was had before the wait for the one that holds the prefix was over."""
+    _slot_since: float = 0.0
     _sent_at: float = 0.0
     _in_place: bool = False
     """Whether the slot holds the aligned prefix and nothing else."""
     _cause: str = ""
     _done: bool = False
+
+    @property
+    def engine(self) -> ServedEngine | None:
+        """Where it has a seat, or is about to have one."""
+        return self._engine
 
     async def choose(self, deployments: Sequence[str]) -> str | None:
         """See `Reservation.choose`."""
@@ -90,13 +89,23 @@ class Booking:
             engines = [e for d in deployments if (e := self.cache.engines.get(d)) is not None and await e.ready()]
             if len(engines) < len(deployments) or not engines:
                 return None  # an engine that cannot be asked has a right to calls too: the Router's turn
-            await self._let_go()
-            self._wanted = await self._described(engines[0])
-            views = [self.cache.learned.view(e.replica) for e in engines]
-            self._choice = await self.cache.index.reserve(self._wanted, views)
-            if self._choice is not None:
-                self._replica = self.cache.engines[self._choice.replica].replica
-                return self._choice.replica
+            await self._leave_seat()
+            while True:
+                await self._let_go()
+                self._wanted = await self._described(engines[0])
+                views = [self.cache.learned.view(e.replica) for e in engines]
+                self._choice = await self.cache.index.reserve(self._wanted, views)
+                if self._choice is None:
+                    return None
+                chosen = self.cache.engines[self._choice.replica]
+                self._replica = chosen.replica
+                if not chosen.slotted:
+                    return chosen.id
+                if not chosen.seats.locked():
+                    await self._take_seat(chosen)
+                    return chosen.id
+                # Worth waiting for, as things are now; when any seat is given back, another may be the better one.
+                await self.cache.freed.wait(self.group)
         return None
 
     async def seat(self, deployment: str) -> None:
@@ -104,7 +113,7 @@ class Booking:
         if self._engine is not None and self._engine.id != deployment:
             await self._leave_seat()
         engine = self.cache.engines.get(deployment)
-        if engine is None or not await engine.ready() or self._seated:
+        if engine is None or not await engine.ready() or self._slot is not None:
             return
         self._engine = engine
         if self._choice is None or self._choice.replica != deployment:
@@ -113,8 +122,8 @@ class Booking:
         if not engine.slotted:
             return
         self._prefix = await engine.prefix_of(self.prompt)
-        await engine.seats.acquire()
-        self._seated = True
+        if not self._seated:
+            await self._take_seat(engine)
         prefer = None if self._prefix is None else self._prefix.last
         try:
             patient_until = time.monotonic() + self._patience_s(engine)
@@ -125,10 +134,10 @@ class Booking:
                     break
                 await asyncio.sleep(_POLL_S)
         except BaseException:
-            self._seated = False
-            engine.seats.release()
+            await self._leave_seat()
             raise
         self._slot = slot
+        self._slot_since = time.monotonic()
         self.cache.began(self)
 
     async def prepare(self, deployment: str) -> Prepared:
@@ -211,7 +220,8 @@ class Booking:
         replica = self._replica or engine.replica
         # Where replies do not tell what was cached, a prediction is neither right nor wrong.
         predicted = self._predicted if getattr(engine.adapter, "tells_cached", True) else 0
-        self.cache.learned.observe(replica, measured, predicted=predicted, wall_s=wall_s)
+        held_s = time.monotonic() - self._slot_since if self._slot is not None else None
+        self.cache.learned.observe(replica, measured, predicted=predicted, wall_s=wall_s, held_s=held_s)
         if prefix is None:
             return
         if self._predicted > measured.cached_tokens and not self._cause:
@@ -311,41 +321,28 @@ class Booking:
         chunk = int(labels["chunk"]) if "chunk" in labels else None
         await store.commit(key, file, StateOrigin(engine.group, labels.get("document", ""), chunk))
 
-    def _patience_s(self, engine: ServedEngine) -> float:
-        """How long a slot that is taken and has the prefix, or will have it, is worth waiting for: until its call may
-        be through, if that is no longer than computing the prefix once more beside it. A state that was saved can be
-        restored into any slot."""
-        if self._prefix is None or self._saving(engine):
-            return 0.0
-        seen = self.cache.learned.view(engine.replica)
-        prefix_s = len(self._prefix.tokens) / max(LEAST_SPEED, seen.prefill_tps)
-        if self._wanted is None or self._wanted.n_out / max(LEAST_SPEED, seen.decode_tps) > 2.0 * prefix_s:
-            return prefix_s
-        queue_s = 0.0 if self._choice is None else self._choice.seconds
-        return _PATIENCE * prefix_s + queue_s
-
     def _saving(self, engine: ServedEngine) -> bool:
         return engine.adapter.saves and engine.id in self.cache.stores
 
     async def _described(self, engine: ServedEngine) -> Wanted:
         prefix = await engine.prefix_of(self.prompt)
-        n_tail = (len(self.prompt.tail) + (0 if prefix else len(self.prompt.system))) / _CHARS_PER_TOKEN
-        n_prefix = 0 if prefix is None else len(prefix.tokens)
-        saved = 0
+        saved = False
         if prefix is not None and self._saving(engine):
-            manifest = await self.cache.stores[engine.id].find(prefix.state)
-            saved = 0 if manifest is None else prefix.state.n_tokens
-        labels = call_labels()
-        return Wanted(
-            request=self.id,
-            hashes=() if prefix is None else prefix.hashes,
-            tokens=() if prefix is None else prefix.ends,
-            n_prompt=n_prefix + round(n_tail),
-            n_out=max(1, self.decoding.max_tokens // 2),
-            state_tokens=saved,
-            restore_s=saved * _RESTORE_S_PER_TOKEN,
-            affinity=_affinity(engine, prefix, labels),
-        )
+            saved = await self.cache.stores[engine.id].find(prefix.state) is not None
+        return wanted_of(self.id, engine, prefix, self.prompt, self.decoding, saved=saved)
+
+    def _patience_s(self, engine: ServedEngine) -> float:
+        """A state that was saved can be restored into any slot; else see `patience_s`."""
+        if self._prefix is None or self._saving(engine):
+            return 0.0
+        seen, n_active = self.cache.learned.view(engine.replica), self.cache.active_at(engine)
+        queue_s = 0.0 if self._choice is None else self._choice.seconds
+        n_out = expected_reply(self.decoding)
+        return patience_s(seen, self._prefix, n_out=n_out, n_active=n_active, queue_s=queue_s)
+
+    async def _take_seat(self, engine: ServedEngine) -> None:
+        await engine.seats.acquire()
+        self._engine, self._seated = engine, True
 
     async def _leave_seat(self) -> None:
         engine, slot = self._engine, self._slot
@@ -361,6 +358,7 @@ class Booking:
                 await asyncio.shield(self.cache.index.unseat(self.id, engine.replica, slot, holds))
         finally:
             engine.seats.release()
+            self.cache.freed.tell(self.group)
 
     async def _let_go(self) -> None:
         choice, replica, self._choice = self._choice, self._replica, None
@@ -385,12 +383,3 @@ async def _look_for_restart(cache: KvCache, engine: ServedEngine) -> None:
     if await engine.look_for_restart():
         _log.info("%s was restarted: what it held is gone.", engine.id)
         await cache.index.dropped(before, None)
-
-
-def _affinity(engine: ServedEngine, prefix: Prefix | None, labels: Mapping[str, str]) -> str:
-    """What is read at the same place: a document, or of one that no replica could hold ranges of its chunks."""
-    document = labels.get("document", "")
-    if prefix is None or not document:
-        return document or ("" if prefix is None else prefix.state.hash.hex())
-    per_replica = engine.replica.capacity_tokens // max(1, len(prefix.tokens))
-    return affinity(document, int(labels.get("chunk", "0")), range_chunks=per_replica)

@@ -33,6 +33,8 @@ class Replica:
     """0..1: what share of predicted hits came true."""
     capacity_tokens: int = 0
     """Tokens that its memory holds; 0: unknown."""
+    hold_s: float = 0.0
+    """How long a call has one of its slots, learned; 0: unknown."""
 
 
 @dataclass(frozen=True, slots=True)

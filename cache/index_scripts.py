@@ -31,16 +31,16 @@ if not boot then return {''} end
 local now, deadline, request, ttl = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3], ARGV[4]
 local n_prompt, n_out, state, restore = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8])
 local block, wanted, packed, sizes = tonumber(ARGV[9]), ARGV[10], ARGV[11], ARGV[12]
-local n, count = #packed / 16, (#ARGV - 12) / 7
+local n, count = #packed / 16, (#ARGV - 12) / 8
 local views, in_flight, occupied = {}, 0, 0
 local function tokens_of(depth) return depth > 0 and tonumber(string.sub(sizes, 8 * depth - 7, 8 * depth)) or 0 end
 for r = 1, count do
-  local k, a = 3 + 4 * (r - 1), 12 + 7 * (r - 1)
+  local k, a = 3 + 4 * (r - 1), 12 + 8 * (r - 1)
   local ix, fw, sl, ch = KEYS[k + 1], KEYS[k + 2], KEYS[k + 3], KEYS[k + 4]
   local view = load_of(fw, packed, n, now)
   view.prefill, view.decode, view.trust = tonumber(ARGV[a + 1]), tonumber(ARGV[a + 2]), tonumber(ARGV[a + 3])
   view.slots, view.capacity, view.owned = tonumber(ARGV[a + 4]), tonumber(ARGV[a + 5]), ARGV[a + 6] == 'owned'
-  view.rank = tonumber(ARGV[a + 7])
+  view.rank, view.hold = tonumber(ARGV[a + 7]), tonumber(ARGV[a + 8])
   view.occupied = redis.call('ZCARD', ix) * block
   local held = depth_held(ix, packed, n, now)
   view.hit, view.held = tokens_of(math.max(view.depth, held)), tokens_of(held)
@@ -65,7 +65,8 @@ for _, view in ipairs(views) do
   local work = view.uncached / view.prefill + view.out / (view.decode * view.slots)
   local queue, wait = math.max(work * LATE, work - view.busy), 0
   if view.calls >= view.slots then
-    wait = (view.calls - view.slots + 1) / view.slots * (view.out / view.decode / view.calls)
+    local hold = view.hold > 0 and view.hold or view.out / view.decode / view.calls
+    wait = (view.calls - view.slots + 1) / view.slots * hold
   end
   view.cost = queue + wait + (1.0 + crowd) * view.own + view.evict * again
   limit = math.min(limit or view.cost, view.cost)

@@ -18,6 +18,7 @@ from coa.cache.kv_stats import KvStats
 from coa.cache.served_engines import ServedEngine
 from coa.cache.speeds import Facts
 from coa.cache.states import StateKey, StateStore
+from coa.cache.waiting import Freed
 from coa.errors import CacheError, ConfigError
 from coa.llm.chat import Decoding
 from coa.llm.prefixes import Measured
@@ -40,8 +41,17 @@ class Learning(Protocol):
         """The replica with what has been learned of it."""
         ...
 
-    def observe(self, replica: Replica, measured: Measured, *, predicted: int, wall_s: float | None = None) -> None:
-        """One finished call; `wall_s` is its whole time, for engines that do not tell the parts."""
+    def observe(
+        self,
+        replica: Replica,
+        measured: Measured,
+        *,
+        predicted: int,
+        wall_s: float | None = None,
+        held_s: float | None = None,
+    ) -> None:
+        """One finished call; `wall_s` is its whole time, for engines that do not tell the parts, `held_s` the time
+        that it had a slot."""
         ...
 
     async def load(self, facts: Facts, replica: str) -> None:
@@ -80,6 +90,7 @@ class KvCache:
             engine.on_ready = self._opened
         self.ahead = PrefillAhead(self, most=most_ahead)
         self._ahead: dict[StateKey, int] = {}
+        self.freed = Freed()
         self._active: dict[str, Booking] = {}
         self._background: set[asyncio.Task[None]] = set()
         self._renewing: asyncio.Task[None] | None = None
@@ -135,6 +146,10 @@ class KvCache:
     def ended(self, booking: Booking) -> None:
         """See `began`."""
         self._active.pop(booking.id, None)
+
+    def active_at(self, engine: ServedEngine) -> int:
+        """Calls of this process that have one of its slots."""
+        return sum(booking.engine is engine for booking in self._active.values())
 
     def charge_ahead(self, key: StateKey, tokens: int) -> None:
         """Tokens that were computed before any call needed them: the next one that uses them bears them."""

@@ -255,6 +255,7 @@ class RedisIndex:
             args += [repr(max(LEAST_SPEED, float(replica.prefill_tps)))]
             args += [repr(max(LEAST_SPEED, float(replica.decode_tps))), repr(float(replica.confidence))]
             args += [str(max(1, replica.slots)), str(replica.capacity_tokens), replica.kind, str(rank)]
+            args += [repr(float(replica.hold_s))]
         return args
 
     def _look_at_boot(self, answer: Any) -> None:

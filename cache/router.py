@@ -92,8 +92,8 @@ def seconds(wanted: Wanted, view: View, crowd: float) -> float:
     queue = max(work * LATE_SHARE, work - view.busy_s)
     wait = 0.0
     if view.in_flight >= slots:
-        reply = view.queued_out / decode_tps / view.in_flight
-        wait = (view.in_flight - slots + 1) / slots * reply
+        hold = replica.hold_s or view.queued_out / decode_tps / view.in_flight
+        wait = (view.in_flight - slots + 1) / slots * hold
     again = 1.0 / prefill_tps
     if replica.kind == "owned" and wanted.state_tokens > 0:
         again = min(again, wanted.restore_s / wanted.state_tokens)

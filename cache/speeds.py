@@ -14,8 +14,10 @@ __all__ = ["Facts", "Speeds"]
 
 _TRUST_KEEP = 0.8
 """What an earlier prediction still counts, after the next one: an average over about five."""
-_FALL = 0.1
-"""How much of the way down a slower call takes a speed; a faster one takes it all the way up."""
+_RISE, _FALL = 0.3, 0.1
+"""How much of the way up a faster call takes a speed, and a slower one down."""
+_HOLD_KEEP = 0.8
+"""What earlier calls' time in a slot still counts, after the next one."""
 _LEAST_COMPUTED = 16
 _WHOLE = 256
 """Prompt tokens below which a time says more of the request than of the speed, and from which on it counts in full."""
@@ -43,6 +45,7 @@ class _Learned:
     prefill_tps: float | None = None
     decode_tps: float | None = None
     confidence: float | None = None
+    hold_s: float | None = None
 
     def split(self, computed: int, reply: int, wall_s: float, replica: Replica) -> tuple[float, float]:
         """The parts of a whole time that prompt and reply probably took, by what is known of the speeds."""
@@ -68,11 +71,20 @@ class Speeds:
             or _mean([k.prefill_tps for k in self._learned.values()], replica.prefill_tps),
             decode_tps=known.decode_tps or _mean([k.decode_tps for k in self._learned.values()], replica.decode_tps),
             confidence=_TRUST[replica.kind] if known.confidence is None else known.confidence,
+            hold_s=known.hold_s or _mean([k.hold_s for k in self._learned.values()], replica.hold_s),
         )
 
-    def observe(self, replica: Replica, measured: Measured, *, predicted: int, wall_s: float | None = None) -> None:
+    def observe(
+        self,
+        replica: Replica,
+        measured: Measured,
+        *,
+        predicted: int,
+        wall_s: float | None = None,
+        held_s: float | None = None,
+    ) -> None:
         """One finished call; `predicted` tokens were expected to be cached, 0 where nothing was. Of an engine that
-        tells no times, `wall_s` is the whole call's."""
+        tells no times, `wall_s` is the whole call's; `held_s` is how long it had its slot, where there are slots."""
         known = self._learned.get(replica.id, _Learned())
         computed = max(0, measured.prompt_tokens - measured.cached_tokens)
         if measured.prompt_s is None and measured.completion_s is None and wall_s is not None:
@@ -88,12 +100,16 @@ class Speeds:
             true = min(1.0, max(0, measured.cached_tokens) / predicted)
             before = _TRUST[replica.kind] if known.confidence is None else known.confidence
             known = replace(known, confidence=_TRUST_KEEP * before + (1.0 - _TRUST_KEEP) * true)
+        if held_s is not None:
+            held = held_s if known.hold_s is None else _HOLD_KEEP * known.hold_s + (1.0 - _HOLD_KEEP) * held_s
+            known = replace(known, hold_s=held)
         self._learned[replica.id] = known
 
     def figures(self, replica: str) -> dict[str, str]:
         """What was learned of it, for `Facts.remember`."""
         known = self._learned.get(replica, _Learned())
-        told = {"prefill_tps": known.prefill_tps, "decode_tps": known.decode_tps, "confidence": known.confidence}
+        told = {"prefill_tps": known.prefill_tps, "decode_tps": known.decode_tps}
+        told |= {"confidence": known.confidence, "hold_s": known.hold_s}
         return {name: repr(value) for name, value in told.items() if value is not None}
 
     async def load(self, facts: Facts, replica: str) -> None:
@@ -108,6 +124,7 @@ class Speeds:
             prefill_tps=values.get("prefill_tps") or None,
             decode_tps=values.get("decode_tps") or None,
             confidence=None if trust is None else min(1.0, trust),
+            hold_s=values.get("hold_s") or None,
         )
 
     async def save(self, facts: Facts, replica: str) -> None:
@@ -120,7 +137,7 @@ class Speeds:
 def _moved(known: float | None, seen: float, weight: float) -> float:
     if known is None:
         return seen
-    return known + weight * (1.0 if seen > known else _FALL) * (seen - known)
+    return known + weight * (_RISE if seen > known else _FALL) * (seen - known)
 
 
 def _mean(values: list[float | None], otherwise: float) -> float:

@@ -145,7 +145,15 @@ class NothingLearned:
         """The replica itself."""
         return replica
 
-    def observe(self, replica: Replica, measured: Measured, *, predicted: int, wall_s: float | None = None) -> None:
+    def observe(
+        self,
+        replica: Replica,
+        measured: Measured,
+        *,
+        predicted: int,
+        wall_s: float | None = None,
+        held_s: float | None = None,
+    ) -> None:
         """Forgets it."""
 
     async def load(self, facts: Facts, replica: str) -> None:

@@ -30,13 +30,18 @@ def test_a_replica_that_was_not_measured_is_like_the_others() -> None:
     assert (speeds.view(OTHER).prefill_tps, speeds.view(OTHER).decode_tps) == (200.0, 40.0)
 
 
-def test_a_slow_call_counts_little_and_a_fast_one_at_once() -> None:
+def test_a_slow_call_counts_little_and_a_fast_one_more() -> None:
     speeds = Speeds()
     speeds.observe(REPLICA, Measured(1000, 0, 0, prompt_s=10.0), predicted=0)
     speeds.observe(REPLICA, Measured(1000, 0, 0, prompt_s=40.0), predicted=0)
     assert 90.0 < speeds.view(REPLICA).prefill_tps < 100.0, "something else was computed at the same time"
+    before = speeds.view(REPLICA).prefill_tps
     speeds.observe(REPLICA, Measured(1000, 0, 0, prompt_s=2.0), predicted=0)
-    assert speeds.view(REPLICA).prefill_tps == 500.0
+    assert 200.0 < speeds.view(REPLICA).prefill_tps < 250.0, "which may have been measured wrongly"
+    for _ in range(10):
+        speeds.observe(REPLICA, Measured(1000, 0, 0, prompt_s=2.0), predicted=0)
+    assert speeds.view(REPLICA).prefill_tps == pytest.approx(500.0, rel=0.05)
+    assert before < 100.0
     for _ in range(60):
         speeds.observe(REPLICA, Measured(1000, 0, 0, prompt_s=10.0), predicted=0)
     assert speeds.view(REPLICA).prefill_tps == pytest.approx(100.0, rel=0.02), "it has become slower"
@@ -46,7 +51,17 @@ def test_short_prompts_count_less() -> None:
     speeds = Speeds()
     speeds.observe(REPLICA, Measured(1000, 0, 0, prompt_s=10.0), predicted=0)
     speeds.observe(REPLICA, Measured(32, 0, 0, prompt_s=0.1), predicted=0)
-    assert 110.0 < speeds.view(REPLICA).prefill_tps < 140.0
+    assert 102.0 < speeds.view(REPLICA).prefill_tps < 140.0
+
+
+def test_how_long_slots_are_held_is_an_average_of_late_and_that_of_others_at_first() -> None:
+    speeds = Speeds()
+    for _ in range(30):
+        speeds.observe(REPLICA, Measured(0, 0, 0), predicted=0, held_s=4.0)
+    assert speeds.view(REPLICA).hold_s == pytest.approx(4.0)
+    speeds.observe(REPLICA, Measured(0, 0, 0), predicted=0, held_s=9.0)
+    assert speeds.view(REPLICA).hold_s == pytest.approx(5.0)
+    assert speeds.view(OTHER).hold_s == pytest.approx(5.0)
 
 
 @pytest.mark.parametrize("measured", [Measured(1000, 1000, 0), Measured(1000, 990, 0, prompt_s=0.5, completion_s=0.0)])

@@ -367,3 +367,46 @@ async def test_why_a_call_missed_is_logged_and_counted(tmp_path: Path, caplog: p
     await w.call()
     assert not caplog.text
     await w.cache.close()
+
+
+async def test_a_call_that_waits_takes_the_replica_that_is_free_first(tmp_path: Path) -> None:
+    w = world(tmp_path, "a", "b", n_slots=1, saves=False)
+    await w.call(deployment="a")
+    first, second, third = (w.cache.reserve("m", PROMPT, DECODING) for _ in range(3))
+    assert first is not None
+    assert second is not None
+    assert third is not None
+    await first.seat("a")
+    await second.seat("b")
+    waiting = asyncio.create_task(third.choose(["a", "b"]))
+    await asyncio.sleep(0.05)
+    assert not waiting.done(), "the one that has its prefix is taken, and so is the other"
+    await w.index.dropped(w.cache.engines["a"].replica, None)
+    prepared = await second.prepare("b")
+    await second.done(w.engines["b"].call(PROMPT, dict(prepared.body)))
+    assert await asyncio.wait_for(waiting, 0.5) == "b"
+    await third.seat("b")
+    await first.done(None)
+    await third.done(None)
+    assert not w.index.seats
+    assert not any(w.index.booked.values())
+
+
+async def test_a_call_that_is_cancelled_while_it_chooses_leaves_nothing_behind(tmp_path: Path) -> None:
+    w = world(tmp_path, "a", "b", n_slots=1)
+    first, second, third = (w.cache.reserve("m", PROMPT, DECODING) for _ in range(3))
+    assert first is not None
+    assert second is not None
+    assert third is not None
+    await first.choose(["a", "b"])
+    await second.choose(["a", "b"])
+    waiting = asyncio.create_task(third.choose(["a", "b"]))
+    await asyncio.sleep(0.01)
+    waiting.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await waiting
+    for booking in (first, second, third):
+        await booking.done(None)
+    assert not any(w.index.booked.values())
+    assert await asyncio.wait_for(w.call(deployment="a"), 1)
+    assert await asyncio.wait_for(w.call(deployment="b"), 1)

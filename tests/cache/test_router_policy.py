@@ -167,6 +167,7 @@ def situations(draw: st.DrawFn) -> tuple[list[Replica], list[tuple[Any, ...]], W
             draw(st.sampled_from([0.0, 20.0, 51.3])),
             draw(st.sampled_from([0.0, 0.35, 0.9, 1.0])),
             draw(st.sampled_from([0, 640, 64 * 30])),
+            draw(st.sampled_from([0.0, 0.3, 7.1])),
         )
         for i in range(draw(st.integers(1, 4)))
     ]
