@@ -113,7 +113,7 @@ def settings_for(home: Path, addresses: Sequence[str], *, kv_cache: bool) -> Set
         for n, address in enumerate(addresses)
     ]
     given = {"home": home, "model": "readers", "model_list": entries, "kv_cache": kv_cache, "response_cache": False}
-    return Settings.model_validate({**given, "retries": 0})
+    return Settings.model_validate({**given, "retries": 0, "max_parallel_calls": 1000})  # arrivals are not held back
 
 
 async def measured(arm: str, seed: int, load: Load, engines: Sequence[VllmProcess], settings: Settings) -> Result:
