@@ -7,13 +7,13 @@ import errno
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from coa.errors import StorageError
 
-__all__ = ["append_line", "read_json", "read_lines", "storage_errors", "write_atomically"]
+__all__ = ["append_line", "append_lines", "read_json", "read_lines", "storage_errors", "write_atomically"]
 
 
 @contextlib.contextmanager
@@ -32,16 +32,18 @@ def storage_errors(path: Path) -> Iterator[None]:
         raise StorageError(f"{path}: {reason}.", hint=hint) from error
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Replaces the file at `path`; its folder is made. Raises: StorageError."""
+def write_atomically(path: Path, text: str, *, wait: bool = True) -> None:
+    """Replaces the file at `path`; its folder is made. Without `wait` the disk is not waited for: a process may be
+    killed, but when the machine loses its power the file may be old, empty or missing. Raises: StorageError."""
     with storage_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
         try:
             with os.fdopen(handle, "w", encoding="utf-8", newline="") as file:
                 file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
+                if wait:
+                    file.flush()
+                    os.fsync(file.fileno())
             Path(name).replace(path)
         except BaseException:
             Path(name).unlink(missing_ok=True)
@@ -53,7 +55,12 @@ def append_line(path: Path, value: object) -> None:
 
     A torn last line, left by a crash, is cut off first.
     """
-    line = json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+    append_lines(path, [value])
+
+
+def append_lines(path: Path, values: Iterable[object]) -> None:
+    """Adds a JSON line for each value, all at once; otherwise as `append_line`."""
+    lines = "".join(json.dumps(value, ensure_ascii=False, separators=(",", ":")) + "\n" for value in values).encode()
     with storage_errors(path), path.open("ab+") as file:
         end = file.seek(0, os.SEEK_END)
         if end:
@@ -63,7 +70,7 @@ def append_line(path: Path, value: object) -> None:
                 end = file.read().rfind(b"\n") + 1
                 file.truncate(end)
         try:
-            file.write(line)
+            file.write(lines)
             file.flush()
             os.fsync(file.fileno())
         except OSError:

@@ -99,11 +99,17 @@ class RunRecord:
 class RunStore:
     """The runs under one home folder."""
 
-    def __init__(self, home: Path, *, keeps_checkpoints: bool = True) -> None:
+    def __init__(self, home: Path, *, keeps_checkpoints: bool = True, keeps_ended: bool = True) -> None:
         """Without checkpoints a run that is gone on with takes its graph's steps again, from the notes and steps on
-        the disk, and makes no call twice: for many short runs that is the cheaper way."""
+        the disk, and makes no call twice: for many short runs that is the cheaper way.
+
+        Without `keeps_ended` neither answers nor states are stored, for a caller who removes runs that have ended and
+        keeps their answers: a run's record stays as it began, and one that is gone on with after its end answers by
+        its notes, without a call.
+        """
         self.home = home
         self._keeps_checkpoints = keeps_checkpoints
+        self._keeps_ended = keeps_ended
         self._runs = home / "runs"
         self._documents = home / "documents"
 
@@ -134,10 +140,13 @@ class RunStore:
     def save(self, record: RunRecord) -> None:
         """Writes the record. Raises: StorageError."""
         text = json.dumps({"format": FORMAT, **asdict(record)}, ensure_ascii=False, indent=1)
-        write_atomically(self.path(record.run_id) / "run.json", text)
+        # One that is damaged is as good as none, and a run of its own id is begun again over its notes.
+        write_atomically(self.path(record.run_id) / "run.json", text, wait=self._keeps_ended)
 
     def changed(self, record: RunRecord, state: RunState, *, error: str | None = None) -> RunRecord:
         """The record with a new state, saved. Raises: StorageError."""
+        if not self._keeps_ended:
+            return replace(record, state=state, error=error, updated=now())
         changed = replace(record, state=state, error=error, updated=now(), n_done=self.n_done(record.run_id))
         self.save(changed)
         return changed
@@ -246,11 +255,14 @@ class RunStore:
     def with_prompts(self, record: RunRecord, prompts: Mapping[str, str]) -> RunRecord:
         """The record with its prompts' digests, saved. Raises: StorageError."""
         record = replace(record, prompts=dict(prompts))
-        self.save(record)
+        if self._keeps_ended:
+            self.save(record)
         return record
 
     def save_answer(self, answer: Answer) -> None:
         """Stores the answer of a run. Raises: StorageError."""
+        if not self._keeps_ended:
+            return
         write_atomically(
             self.path(answer.run_id) / "answer.json", json.dumps(asdict(answer), ensure_ascii=False, indent=1)
         )

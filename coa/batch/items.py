@@ -9,8 +9,10 @@ import logging
 import shutil
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 from coa.api import StopSignal
@@ -30,6 +32,7 @@ from coa.batch.outcomes import (
 )
 from coa.batch.record import BatchRecord
 from coa.batch.remote import RemoteUnavailable
+from coa.batch.result_lines import ResultLines
 from coa.batch.results import ResultFolder
 from coa.batch.sessions import Sessions
 from coa.errors import (
@@ -87,6 +90,8 @@ class Job:
     lost: bool = False
     told: dict[str, Any] = field(default_factory=dict)
     """Of the document, for its file of results."""
+    done_with: list[Path] = field(default_factory=list)
+    """Folders of runs that are of no more use."""
     writing: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Held while that file is replaced: items may end at the same time."""
 
@@ -113,6 +118,7 @@ class ItemDesk:
         self._ledger = ledger
         self._results = results
         self._runs = runs
+        self._lines = ResultLines(results, ledger)
 
     async def ask(self, job: Job, document: Document, shares: Mapping[str, SpendingLimits]) -> None:
         """Asks the items that have a share and keeps what came of each as soon as it is known; those that are to be
@@ -178,10 +184,10 @@ class ItemDesk:
             await self.failed(job, item, outcome, document=document, seconds=seconds)
             return
         session = await self._sessions.session(item.config)
-        entry = await asyncio.to_thread(answer_entry, session, document, item, outcome, seconds)
-        await self._kept(job, item, entry, spending_of(outcome.usage))
-        if entry["state"] == "done" and not self._record.options.keep_runs:
-            await asyncio.to_thread(shutil.rmtree, self._runs.path(outcome.run_id), ignore_errors=True)
+        entry_of = partial(answer_entry, session, document, item, outcome, seconds)
+        entry = await self._kept(job, item, entry_of, spending_of(outcome.usage))
+        if entry["state"] == "done" and item.key not in job.open:
+            job.done_with.append(self._runs.path(outcome.run_id))
 
     async def failed(
         self, job: Job, item: LeasedItem, error: CoaError, *, document: Document | None = None, seconds: float = 0.0
@@ -197,18 +203,17 @@ class ItemDesk:
         state, answer, kind = failure_of(error)
         cause = f"{error.message} ({item.tries + 1} tries)" if _may_pass(error) else str(error)
         spent = await asyncio.to_thread(spent_by, self._runs, run_id)
-        entry = failure_entry(item, cause, kind, spent, seconds)
+        entry_of = partial(failure_entry, item, cause, kind, spent, seconds)
         if answer is not None and document is not None:
             session = await self._sessions.session(item.config)
-            entry = await asyncio.to_thread(answer_entry, session, document, item, answer, seconds)
-            entry |= {"state": state, "cause": cause, "kind": kind}
-        await self._kept(job, item, entry, spent)
+            entry_of = partial(answer_entry, session, document, item, answer, seconds)
+        await self._kept(job, item, entry_of, spent, state=state, cause=cause, kind=kind)
 
     async def fail_all(self, job: Job, cause: str, kind: str, *, items: Sequence[LeasedItem] | None = None) -> None:
         """Ends `items`, or all that are open, by one cause."""
         for item in list(job.open.values()) if items is None else items:
             spent = await asyncio.to_thread(spent_by, self._runs, run_id_of(item))
-            await self._kept(job, item, failure_entry(item, cause, kind, spent, 0.0), spent)
+            await self._kept(job, item, partial(failure_entry, item, cause, kind, spent, 0.0), spent)
 
     async def found_again(self, job: Job) -> None:
         """Ends the items whose results are on the disk: somebody was killed before the ledger was told."""
@@ -220,11 +225,18 @@ class ItemDesk:
             if outcome is not None:
                 await self._told(job, item, stored[item.key], outcome)
 
-    async def forget_text(self, document: Document) -> None:
-        """Removes the document's text, which only unfinished runs need."""
-        path = self._runs.home / "documents" / f"{document.sha256}.json"
-        with contextlib.suppress(OSError):
-            await asyncio.to_thread(path.unlink, missing_ok=True)
+    async def tidied(self, job: Job, document: Document | None) -> None:
+        """Removes the runs of items that are done, and the text of `document`, which only unfinished runs need."""
+        if self._record.options.keep_runs:
+            return
+        folders, job.done_with = job.done_with, []
+        text = None if document is None else self._runs.home / "documents" / f"{document.sha256}.json"
+        if folders or text is not None:
+            await asyncio.to_thread(_removed, folders, text)
+
+    async def close(self) -> None:
+        """Waits for lines that are being written."""
+        await self._lines.close()
 
     async def report(self) -> int:
         """The number of items that had ended without a line in the list of results, and have one now: whoever ended
@@ -247,13 +259,22 @@ class ItemDesk:
         await self._ledger.reported([row.key for row in rows])
         return len(lines)
 
-    async def _kept(self, job: Job, item: LeasedItem, entry: Mapping[str, Any], spent: Spending) -> None:
-        entry = {**entry, "batch": self._record.batch_id}
+    async def _kept(
+        self, job: Job, item: LeasedItem, entry_of: Callable[[], dict[str, Any]], spent: Spending, **changes: object
+    ) -> dict[str, Any]:
+        """What `entry_of` gives, which may block, with `changes`: in the document's file, the ledger and the list."""
         lease = job.lease
         told = {"digest": lease.digest, "sources": list(lease.sources), **job.told}
+
+        def keep() -> dict[str, Any]:
+            entry = {**entry_of(), **changes, "batch": self._record.batch_id}
+            self._results.save(lease.digest, told, {item.key: entry})
+            return entry
+
         async with job.writing:
-            await asyncio.to_thread(self._results.save, lease.digest, told, {item.key: entry})
+            entry = await asyncio.to_thread(keep)
         await self._told(job, item, entry, outcome_of(entry, item, spent))
+        return entry
 
     async def _told(self, job: Job, item: LeasedItem, entry: Mapping[str, Any], outcome: Outcome) -> None:
         """The ledger first: it refuses what somebody else has taken over, and then there is no second line."""
@@ -265,9 +286,7 @@ class ItemDesk:
         if outcome.kind is not None:
             job.worked.kinds[outcome.kind] += 1
         job.worked.spent = plus(job.worked.spent, outcome.spent)
-        line = line_of(entry, job.lease.digest, job.lease.sources)
-        await asyncio.to_thread(self._results.append, [line])
-        await self._ledger.reported([item.key])
+        await self._lines.add(item.key, line_of(entry, job.lease.digest, job.lease.sources))
 
     def _is_run_elsewhere(self, run_id: str) -> bool:
         return self._runs.has(run_id) and self._runs.get(run_id).state == "running"
@@ -278,6 +297,15 @@ def _may_pass(error: CoaError) -> bool:
     if isinstance(error, ModelError):
         return error.retryable or isinstance(error, BadOutput | ContentRefused)
     return isinstance(error, RemoteUnavailable)
+
+
+def _removed(folders: Sequence[Path], text: Path | None) -> None:
+    """Blocking."""
+    for folder in folders:
+        shutil.rmtree(folder, ignore_errors=True)
+    if text is not None:
+        with contextlib.suppress(OSError):
+            text.unlink(missing_ok=True)
 
 
 def even_shares(limits: SpendingLimits, items: Sequence[LeasedItem]) -> SpendingLimits:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import time
 from collections.abc import Mapping
 
@@ -33,6 +34,7 @@ _SIGN_OF_LIFE_S = LEASE_S / 4
 _WAITS_S = (5.0, 30.0, 120.0)
 _ELSEWHERE_WAIT_S = 5.0
 _BUDGET_WAIT_S = 0.5
+_LIMITS_HOLD_S = 1.0
 _NO_LIMITS = SpendingLimits()
 
 
@@ -56,12 +58,14 @@ class Desk:
         self._sessions = Sessions(record, present, runs, part=part)
         self._reader = DocumentReader(record.settings_of(record.config, present))
         self._items = ItemDesk(record, self._sessions, ledger, results, runs)
+        self._last_limits, self._limits_at = _NO_LIMITS, -math.inf
 
     async def __aenter__(self) -> Desk:
         return self
 
     async def __aexit__(self, *_: object) -> None:
         self._reader.close()
+        await self._items.close()
         await self._sessions.close()
 
     @property
@@ -161,10 +165,11 @@ class Desk:
             shares = await self._shares(job, document)
             if not shares:
                 return
-            await self._items.ask(job, document, shares)
-            alone = not self._sessions.is_read_by_others(document)
-            if not job.open and alone and not self._record.options.keep_runs and not job.worked.kinds:
-                await self._items.forget_text(document)
+            try:
+                await self._items.ask(job, document, shares)
+            finally:
+                whole = not job.open and not job.worked.kinds and not self._sessions.is_read_by_others(document)
+                await self._items.tidied(job, document if whole else None)
 
     async def _read(self, job: Job) -> Document | None:
         """The document; None where it cannot be read, and the items are told so."""
@@ -182,11 +187,18 @@ class Desk:
             await self._items.fail_all(job, f"unexpected {type(error).__name__}: {error}", type(error).__name__)
         return None
 
+    async def _limits(self) -> SpendingLimits:
+        """The batch's budget, a second old at most."""
+        now = time.monotonic()
+        if now - self._limits_at > _LIMITS_HOLD_S:
+            self._last_limits, self._limits_at = await self._ledger.limits(), now
+        return self._last_limits
+
     async def _shares(self, job: Job, document: Document) -> Mapping[str, SpendingLimits]:
         """What each open item may take, set aside in the batch's budget; empty where there is too little left, or
         a stop came while it waited for its share."""
         each = even_shares(self._record.options.document_limits, list(job.open.values()))
-        whole = await self._ledger.limits()
+        whole = await self._limits()
         if whole == _NO_LIMITS:
             return dict.fromkeys(job.open, each)
         shares: dict[str, Share] = {}

@@ -55,14 +55,17 @@ class DocumentReader:
         if is_url(source):
             fetching = partial(fetch, source, max_bytes=settings.max_document_bytes)
             data = await loop.run_in_executor(self._threads, fetching)
-        elif known is not None and await loop.run_in_executor(self._threads, local_stamp, source) != known.stamp:
+        stamp = known.stamp if known is not None and isinstance(data, str) else None
+        return await loop.run_in_executor(self._threads, self._read_now, source, data, stamp)
+
+    def _read_now(self, source: str, data: str | bytes, stamp: str | None) -> Document:
+        """Blocking. `stamp` is what a file's has to be."""
+        if stamp is not None and local_stamp(source) != stamp:
             raise DocumentChanged(f"{source} has changed since it was added.", hint="Start the batch again.")
-        reading = partial(
-            read_document_isolated,
+        return read_document_isolated(
             data,
             name=name_of(source) if isinstance(data, bytes) else None,
-            max_bytes=settings.max_document_bytes,
-            limits=settings.document_limits,
-            reader=settings.reader,
+            max_bytes=self._settings.max_document_bytes,
+            limits=self._settings.document_limits,
+            reader=self._settings.reader,
         )
-        return await loop.run_in_executor(self._threads, reading)

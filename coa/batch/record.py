@@ -135,9 +135,9 @@ class BatchStore:
         """Where its ledger is, if it is a file."""
         return self.path(batch_id) / "ledger.sqlite"
 
-    def runs(self, batch_id: str) -> RunStore:
-        """The runs of its items."""
-        return RunStore(self.path(batch_id), keeps_checkpoints=False)
+    def runs(self, batch_id: str, *, keep: bool = False) -> RunStore:
+        """The runs of its items; with `keep` those that ended are looked at later."""
+        return RunStore(self.path(batch_id), keeps_checkpoints=False, keeps_ended=keep)
 
     @contextlib.contextmanager
     def locked(self, batch_id: str) -> Iterator[None]:
@@ -181,6 +181,10 @@ class BatchStore:
                 time.sleep(_LOOK_EVERY_S)
             else:
                 return file
+
+    def runs_of(self, record: BatchRecord) -> RunStore:
+        """The runs of a batch as it goes about them."""
+        return self.runs(record.batch_id, keep=record.options.keep_runs)
 
     def new_id(self) -> str:
         """A new id, its folder made; ids sort by time. Raises: StorageError."""

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from coa.errors import StorageError
-from coa.run_files import append_line, read_json, storage_errors, write_atomically
+from coa.run_files import append_lines, read_json, storage_errors, write_atomically
 
 __all__ = ["ResultFolder"]
 
@@ -55,8 +55,7 @@ class ResultFolder:
     def append(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Adds lines; on the disk when it returns. Raises: StorageError."""
         with self._locked():
-            for row in rows:
-                append_line(self.lines, row)
+            append_lines(self.lines, rows)
 
     def keys_among(self, keys: Collection[str]) -> set[str]:
         """Those of `keys` that have a line. Reads the whole file; raises: StorageError."""

@@ -88,7 +88,7 @@ async def run_batch(
     listener, stop = listener or Listener(), stop or StopSignal()
     started = time.monotonic()
     store = BatchStore(present.home)
-    runs = store.runs(record.batch_id)
+    runs = store.runs_of(record)
     async with _ledger_of(record, present, store) as (ledger, lock), _crew_of(record, present, lock) as crew:
         listener.on_ledger(ledger)
         results = ResultFolder(Path(record.out))
@@ -130,7 +130,7 @@ async def only_estimated(record: BatchRecord, present: Settings) -> Expected:
         sample = Sample()
         await scan(record, ledger, sample=sample)
         results = ResultFolder(Path(record.out))
-        async with Desk(record, present, ledger, results, store.runs(record.batch_id)) as desk:
+        async with Desk(record, present, ledger, results, store.runs_of(record)) as desk:
             return await expected_of(desk, ledger, sample)
 
 

@@ -85,7 +85,7 @@ async def worker_place(batch: str, present: Settings, *, part: Part | None = Non
         ledger = await open_ledger(record, present, store)
         stack.push_async_callback(ledger.close)
         results = ResultFolder(Path(record.out))
-        desk = Desk(record, present, ledger, results, store.runs(record.batch_id), part=part or WHOLE)
+        desk = Desk(record, present, ledger, results, store.runs_of(record), part=part or WHOLE)
         await stack.enter_async_context(desk)
         if part is None:
             await desk.report()
