@@ -306,16 +306,15 @@ class Session:
         companion: Companion | None = None,
     ) -> Answer:
         """Reads what has not been read yet and answers."""
-        from coa.graphs import strategy
+        from coa.graphs import graph, strategy
         from coa.graphs.running import run_graph
 
-        found = strategy(record.strategy)
-        if companion is not None and not found.in_order:
+        if companion is not None and not strategy(record.strategy).in_order:
             companion.leave()
         async with self._running(record, document, plan) as run:
             run.context.together = companion
             output = await run_graph(
-                found.build(),
+                graph(record.strategy),
                 question=record.question,
                 context=run.context,
                 run_id=record.run_id,

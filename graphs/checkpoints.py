@@ -1,4 +1,4 @@
-"""Where a graph's checkpoints lie: a sqlite file, PostgreSQL, a Redis with JSON and search, or nowhere.
+"""Where a graph's checkpoints lie: a sqlite file, PostgreSQL, or a Redis with JSON and search.
 
 A checkpoint holds positions and notes, never the text. All three go on the same way, since what was paid for lies
 in the run's note store: a checkpoint that is lost costs no call.
@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from langgraph.checkpoint.base import BaseCheckpointSaver
-from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 
 from coa.errors import CoaError, ConfigError, StorageError
@@ -40,17 +39,13 @@ _CONNECT_TIMEOUT_S = 10
 
 
 @contextlib.asynccontextmanager
-async def checkpointer(where: Path | str | None) -> AsyncIterator[Saver]:
+async def checkpointer(where: Path | str) -> AsyncIterator[Saver]:
     """An open saver for `where`: a file's path, `postgresql://…` or `redis://…`; its tables are made where missing.
-    None is this process's memory, for as long as the saver is open.
 
     Not for many event loops at once: open one for each run. What the database raises while it is open comes out as
     StorageError, a password in the URL left out. Raises: ConfigError for another kind of URL, or one whose extra
     ("postgres", "redis") is not installed.
     """
-    if where is None:
-        yield InMemorySaver()
-        return
     scheme = urlsplit(where).scheme if isinstance(where, str) and "://" in where else ""
     if scheme in _POSTGRES:
         opened = _postgres(str(where))

@@ -8,18 +8,22 @@ from typing import Any
 
 from langgraph.graph.state import CompiledStateGraph
 
-from coa.graphs.registry import strategy
+from coa.graphs.registry import Strategy, strategy
 
 __all__ = ["graph", "mermaid", "schemas"]
 
 
-@cache
 def graph(name: str) -> CompiledStateGraph[Any, Any, Any, Any]:
-    """The compiled graph of a strategy, without a checkpointer: a host's server gives its own.
+    """The compiled graph of a strategy, without a checkpointer: a host's server gives its own. It is made once.
 
     Raises: ConfigError for a name that is none.
     """
-    return strategy(name).build().compile(name=name)
+    return _compiled(strategy(name))
+
+
+@cache
+def _compiled(found: Strategy) -> CompiledStateGraph[Any, Any, Any, Any]:
+    return found.build().compile(name=found.name)
 
 
 def mermaid(name: str) -> str:

@@ -48,7 +48,7 @@ class Strategy:
     name: str
     description: str
     build: Callable[[], StateGraph[Any, ReadContext, Any, Any]]
-    """The uncompiled graph; it ends with the node of `coa.graphs.citing.add_citing`."""
+    """The uncompiled graph; it ends with the node of `coa.graphs.citing.add_citing`. All runs share what it gives."""
     agents: frozenset[str] = frozenset({"worker", "manager"})
     """The roles that its context has to hold."""
     estimate: Estimating = chain_estimate

@@ -14,7 +14,7 @@ from coa.chunking import chunk_document
 from coa.config import Settings
 from coa.documents import read_document
 from coa.events import Event
-from coa.graphs import InMemoryNotes, ReadContext, ReadOptions, ReadOutput, Strategy, strategy
+from coa.graphs import InMemoryNotes, ReadContext, ReadOptions, ReadOutput, Strategy, graph, strategy
 from coa.graphs.context import NoteStore
 from coa.graphs.running import run_graph
 from coa.limits import FULL, Limits
@@ -113,7 +113,7 @@ class World:
             self.drain = drain
 
         return await run_graph(
-            strategy(name).build(),
+            graph(name),
             question=self.question,
             context=self.new_context(name),
             run_id=self.run_id,

@@ -81,6 +81,7 @@ class Run:
     options: ReadOptions = field(default_factory=ReadOptions)
     build: Callable[[], Any] = build_alr2
     small: bool = False
+    keeps_checkpoints: bool = True
 
     async def __call__(
         self,
@@ -113,7 +114,7 @@ class Run:
             question=question,
             context=context,
             run_id="run",
-            checkpoints=self.folder / "state.sqlite",
+            checkpoints=self.folder / "state.sqlite" if self.keeps_checkpoints else None,
             on_event=self.events.append,
             on_control=lambda drain: None,
             review=review,
@@ -464,6 +465,14 @@ async def test_a_person_can_strike_out_evidence_before_the_answer(run: Run) -> N
     assert "miller saw" not in tail
     assert _quotes(output) == ["She hid something under its third stone."]
     assert [event.message for event in run.told(WarningRaised)] == ["there is no evidence 9.9 to strike out."]
+
+
+async def test_a_run_without_checkpoints_that_waits_for_a_person_says_so_too(run: Run) -> None:
+    run.options, run.keeps_checkpoints = ReadOptions(review=True), False
+    with pytest.raises(ReviewNeeded) as caught:
+        await run(ScriptedModel(respond=_by({0: "2"}, "")))
+    assert isinstance(caught.value.payload, dict)
+    assert [e["ids"] for e in caught.value.payload["evidence"]] == [["1.2"]]
 
 
 async def test_a_struck_sentence_stays_struck_in_later_rounds(run: Run) -> None:

@@ -42,6 +42,12 @@ def test_compiled_graphs_have_no_checkpointer_and_are_made_once() -> None:
     assert graph("chain") is graph("chain")
 
 
+async def test_a_run_with_checkpoints_leaves_none_to_the_graph_that_it_shares_with_others(world: Any) -> None:
+    first = await world().run("chain")
+    assert (graph("chain").checkpointer, graph("chain").name) == (None, "chain")
+    assert await world(run_id="another").run("chain") == first
+
+
 @pytest.fixture
 def installed(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Puts entry points in place of those of installed packages."""

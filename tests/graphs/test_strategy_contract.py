@@ -218,6 +218,7 @@ async def test_the_result_is_the_same_without_streaming_and_without_checkpoints(
         .ainvoke({"question": other.question}, {"recursion_limit": 1000}, context=other.new_context(name))
     )
     assert plain == streamed
+    assert await world(keeps_checkpoints=False).run(name) == streamed
 
 
 @every_strategy
