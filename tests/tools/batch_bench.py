@@ -19,7 +19,7 @@ from coa.cli import main
 from coa.reading import reading_prefix
 from coa.testing.fault_server import FaultServer
 
-__all__ = ["QUESTION", "Bench", "loaded", "now", "shares", "table", "waited"]
+__all__ = ["QUESTION", "Bench", "command_of", "family", "loaded", "now", "shares", "table", "waited"]
 
 QUESTION = "What is told of the weather?"
 _ROOT = Path(__file__).parents[2]
@@ -101,17 +101,18 @@ class Bench:
         """Calls that the results take without faults: one a chunk, and one for the answer."""
         return sum(row["coverage"]["chunks"] + 1 for row in self.rows() if row["state"] == "done")
 
-    def stored_prefixes(self) -> set[str]:
-        """The reading prefixes of all chunks whose notes are on the disk."""
+    def stored_prefixes(self) -> dict[str, set[str]]:
+        """The reading prefixes of all chunks whose notes are on the disk, by document."""
         (record,) = BatchStore(self.home).list()
         runs = BatchStore(self.home).runs(record.batch_id)
-        found: set[str] = set()
+        found: dict[str, set[str]] = {}
         for run in runs.list():
             document = runs.document(run.document_sha256)
             parts = runs.plan(run.run_id, document).parts
             for note in runs.stored_notes(run.run_id):
                 chunk = parts[note.part].chunks[note.chunk]
-                found.add(reading_prefix(chunk.text, chunk.sentences, offset=chunk.span.start))
+                prefix = reading_prefix(chunk.text, chunk.sentences, offset=chunk.span.start)
+                found.setdefault(run.document, set()).add(prefix)
         return found
 
     def prefixes_since(self, number: int) -> list[str]:
@@ -122,6 +123,26 @@ class Bench:
             if call.number >= number and _END in content:
                 sent.append(content.partition(_END)[0] + _END)
         return sent
+
+
+def family(pid: int) -> list[int]:
+    """A process and those below it, by Linux's /proc; empty where it is gone."""
+    found = [pid] if Path(f"/proc/{pid}").exists() else []
+    for member in found:
+        for children in Path(f"/proc/{member}/task").glob("*/children"):
+            try:
+                found += map(int, children.read_text().split())
+            except OSError:
+                continue
+    return found
+
+
+def command_of(pid: int) -> str:
+    """The process's command line; empty where it is gone."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+    except OSError:
+        return ""
 
 
 def waited(process: subprocess.Popen[bytes], *, timeout_s: float) -> int:

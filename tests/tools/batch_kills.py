@@ -1,18 +1,23 @@
 """A batch that is killed again and again, against one that is not.
 
-    python tests/tools/batch_kills.py [--kills 20] [--documents 60] [--words 900] [--seed 1]
+    python tests/tools/batch_kills.py [--kills 20] [--processes 1] [--documents 60] [--words 900] [--seed 1]
 
-The process gets SIGKILL at a random moment after its first call, and `coa batch resume` goes on. Looked at: that the
-results are those of the undisturbed batch, each once; that no chunk whose note was on the disk at a kill is sent to
-the server after it; and that no prompt is sent more often than kills can account for: a call that was under way, or
-whose reply was not stored yet. Replies are not kept for other runs (--no-cache). Exit code 1 where one does not hold.
+The process gets SIGKILL at a random moment after its first call, and `coa batch resume` goes on. With several
+processes each kill is the driver's, whose processes have to end by themselves then, or that of one of them, which the
+driver has to replace. Looked at: that the results are those of the undisturbed batch, each once; that no chunk whose
+note was on the disk at a kill, or whose document was done, is sent to the server after it; and that no prompt is sent
+more often than kills can account for: a call that was under way, or whose reply was not stored yet. Replies are not
+kept for other runs (--no-cache). Exit code 1 where one does not hold.
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib.util
+import os
 import random
+import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -31,12 +36,16 @@ _spec.loader.exec_module(bench)
 
 _LATENCY_S = 0.1
 _STARTS_WITHIN_S = 90.0
+_ENDS_WITHIN_S = 10.0
+_OF_WORKERS = 0.5
+"""Of the kills, where there are several processes."""
 
 
 @dataclass
 class Kill:
     """One kill."""
 
+    what: str
     at_call: int
     """Calls that the server had seen."""
     in_flight: int
@@ -61,7 +70,9 @@ class Found:
     problems: list[str] = field(default_factory=list)
 
 
-def measure(folder: Path, *, kills: int, documents: int, words: int, seed: int, calls_at_once: int = 8) -> Found:
+def measure(
+    folder: Path, *, kills: int, documents: int, words: int, seed: int, calls_at_once: int = 8, processes: int = 1
+) -> Found:
     """Runs the batch undisturbed, then killed."""
     rng = random.Random(seed)
     texts = folder / "documents"
@@ -70,11 +81,13 @@ def measure(folder: Path, *, kills: int, documents: int, words: int, seed: int, 
     with FaultServer(faults=faults, keep=200_000) as server:
         whole = bench.Bench(folder / "whole", server, calls_at_once=calls_at_once, response_cache=False)
         whole.run_here(texts, "--keep-runs")
-        needed = whole.needed()
+        needed, prefixes = whole.needed(), whole.stored_prefixes()
     with FaultServer(faults=faults, keep=200_000) as server:
         place = bench.Bench(folder / "killed", server, calls_at_once=calls_at_once, response_cache=False)
         started = bench.now()
-        found, code = _killed(place, server, texts, kills=kills, needed=needed, rng=rng)
+        more = ["--processes", str(processes)] if processes > 1 else []
+        process = place.begin(texts, *more)
+        found, code = _killed(place, server, process, prefixes, kills=kills, needed=needed, rng=rng)
         seconds = bench.now() - started
         stats = server.stats()
         for kill, stored in found:
@@ -88,15 +101,16 @@ def measure(folder: Path, *, kills: int, documents: int, words: int, seed: int, 
 def _killed(
     place: bench.Bench,  # type: ignore[name-defined]
     server: FaultServer,
-    texts: Path,
+    process: subprocess.Popen[bytes],
+    prefixes: dict[str, set[str]],
     *,
     kills: int,
     needed: int,
     rng: random.Random,
 ) -> tuple[list[tuple[Kill, set[str]]], int]:
-    """The kills, each with the reading prefixes that were paid for by then, and the last exit code."""
+    """The kills, each with the reading prefixes that were paid for by then, and the last exit code; `prefixes` are
+    those of each document."""
     found: list[tuple[Kill, set[str]]] = []
-    process = place.begin(texts, "--keep-runs")
     for n in range(kills):
         seen = server.stats().calls
         left = max(1, needed - seen)
@@ -107,13 +121,31 @@ def _killed(
         if process.poll() is not None:
             break
         time.sleep(rng.random() * _LATENCY_S)
-        process.kill()
-        process.wait()
+        what, gone = _kill_one(process, rng)
         stats = server.stats()
-        stored = place.stored_prefixes()
-        found.append((Kill(stats.calls, stats.in_flight, len(stored), len(place.rows())), stored))
-        process = place.start("resume", str(place.out), "--yes")
+        unfinished, done = place.stored_prefixes(), [row["document"] for row in place.rows() if row["state"] == "done"]
+        stored = set().union(*unfinished.values(), *(prefixes[name] for name in done))
+        if gone:
+            found.append((Kill(what, stats.calls, stats.in_flight, len(stored), len(place.rows())), stored))
+            process = place.start("resume", str(place.out), "--yes")
+        else:  # the others go on meanwhile, so what is stored now may have been sent a moment ago
+            found.append((Kill(what, stats.calls, stats.in_flight, 0, len(place.rows())), set()))
     return found, bench.waited(process, timeout_s=3000)
+
+
+def _kill_one(process: subprocess.Popen[bytes], rng: random.Random) -> tuple[str, bool]:
+    """Kills the batch's driver, or one of its processes; what, and whether the batch has ended with it."""
+    family = bench.family(process.pid)
+    workers = [pid for pid in family if "coa.batch.process_worker" in bench.command_of(pid)]
+    if workers and rng.random() < _OF_WORKERS:
+        os.kill(rng.choice(workers), signal.SIGKILL)
+        return "process", False
+    process.kill()
+    process.wait()
+    until = bench.now() + _ENDS_WITHIN_S
+    while any(bench.command_of(pid) for pid in workers) and bench.now() < until:
+        time.sleep(0.005)
+    return "driver", True
 
 
 def _look(found: Found, whole: bench.Bench, place: bench.Bench) -> None:  # type: ignore[name-defined]
@@ -138,14 +170,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Prints a table and what was found."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--documents", type=int, default=60)
     parser.add_argument("--words", type=int, default=900)
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory(prefix="coa-batch-") as folder:
-        found = measure(Path(folder), kills=args.kills, documents=args.documents, words=args.words, seed=args.seed)
-    head = ("kill", "calls before", "under way", "chunks stored", "items done", "stored chunks sent again")
-    rows = [(n, k.at_call, k.in_flight, k.stored, k.done, k.sent_again) for n, k in enumerate(found.kills, 1)]
+        found = measure(
+            Path(folder),
+            kills=args.kills,
+            documents=args.documents,
+            words=args.words,
+            seed=args.seed,
+            processes=args.processes,
+        )
+    head = ("kill", "of", "calls before", "under way", "chunks stored", "items done", "stored chunks sent again")
+    rows = [(n, k.what, k.at_call, k.in_flight, k.stored, k.done, k.sent_again) for n, k in enumerate(found.kills, 1)]
     print(bench.table([head, *rows]))
     print(f"{len(found.kills)} kills, {found.seconds:.1f} s, exit code {found.exit_code}")
     print(f"calls {found.calls}, needed {found.needed}, different prompts {found.distinct}: ", end="")

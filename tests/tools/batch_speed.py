@@ -1,6 +1,7 @@
 """How near a batch comes to what its engine allows, and whether its memory grows with the documents.
 
-    python tests/tools/batch_speed.py [--documents 50,500] [--processes 1,2] [--words 500] [--latency 0.2] [--at-once 64]
+    python tests/tools/batch_speed.py [--documents 50,500] [--processes 1,2] [--words 500] [--latency 0.2]
+        [--at-once 64]
 
 The engine (`quick_engine.py`, a process of its own) takes `--latency` seconds for each call and hardly any CPU. Ideal
 is all calls at `--at-once` side by side without a pause; the time counts from the first call to the end of the last.
@@ -99,7 +100,7 @@ def _watched(pid: int) -> list[_Look]:
     while _state(pid)[:1] not in {"Z", ""}:
         time.sleep(_LOOK_S)
         cpu_s = mb = 0.0
-        for member in _family(pid):
+        for member in bench.family(pid):
             fields = _state(member).split()
             if fields:
                 # utime, stime, and those of the processes that it has waited for; rss in pages.
@@ -115,18 +116,6 @@ def _state(pid: int) -> str:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2]
     except OSError:
         return ""
-
-
-def _family(pid: int) -> list[int]:
-    """The process and those below it."""
-    found = [pid]
-    for member in found:
-        for children in Path(f"/proc/{member}/task").glob("*/children"):
-            try:
-                found += map(int, children.read_text().split())
-            except OSError:
-                continue
-    return found
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
