@@ -22,13 +22,22 @@ import os
 import shutil
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any, Literal
 
 from coa.errors import ConfigError, RunNotFound
-from coa.run_files import append_line, read_json, read_lines, storage_errors, write_atomically
+from coa.run_files import (
+    append_line,
+    fields_of,
+    json_in_lines,
+    json_of,
+    read_json,
+    read_lines,
+    storage_errors,
+    write_atomically,
+)
 from coa.run_format import (
     FORMAT,
     Part,
@@ -50,6 +59,7 @@ __all__ = [
     "Forecasted",
     "Part",
     "PartAnswer",
+    "RunLock",
     "RunPlan",
     "RunRecord",
     "RunState",
@@ -116,7 +126,7 @@ class RunStore:
     def create(self, record: RunRecord, document: Document, plan: RunPlan) -> None:
         """Stores a new run, whole, before its first call. Raises: StorageError."""
         self.save_document(document)
-        write_atomically(self.path(record.run_id) / "plan.json", json.dumps(plan_to_json(plan)))
+        write_atomically(self.path(record.run_id) / "plan.json", json_of(plan_to_json(plan)))
         self.save(record)
 
     def checkpoints(self, run_id: str, database: str | None) -> Path | str | None:
@@ -139,7 +149,7 @@ class RunStore:
 
     def save(self, record: RunRecord) -> None:
         """Writes the record. Raises: StorageError."""
-        text = json.dumps({"format": FORMAT, **asdict(record)}, ensure_ascii=False, indent=1)
+        text = json_in_lines({"format": FORMAT, **fields_of(record)})
         # One that is damaged is as good as none, and a run of its own id is begun again over its notes.
         write_atomically(self.path(record.run_id) / "run.json", text, wait=self._keeps_ended)
 
@@ -187,9 +197,9 @@ class RunStore:
             if all(r.document_sha256 != record.document_sha256 for r in self.list()):
                 self._document_path(record.document_sha256).unlink(missing_ok=True)
 
-    def locked(self, run_id: str) -> _RunLock:
+    def locked(self, run_id: str) -> RunLock:
         """A context in which no other process works on the run. Raises: ConfigError when one does."""
-        return _RunLock(self.path(run_id))
+        return RunLock(self.path(run_id))
 
     def plan(self, run_id: str, document: Document) -> RunPlan:
         """The stored plan of a run over `document`. Raises: StorageError."""
@@ -215,15 +225,15 @@ class RunStore:
 
     def add_note(self, run_id: str, note: StoredNote) -> None:
         """Stores a finished chunk. Raises: StorageError."""
-        append_line(self.path(run_id) / "notes.jsonl", {"kind": "note", **asdict(note)})
+        append_line(self.path(run_id) / "notes.jsonl", {"kind": "note", **fields_of(note)})
 
     def add_part_answer(self, run_id: str, part: int, answer: PartAnswer) -> None:
         """Stores the answer of one part. Raises: StorageError."""
-        append_line(self.path(run_id) / "notes.jsonl", {"kind": "answer", "part": part, **asdict(answer)})
+        append_line(self.path(run_id) / "notes.jsonl", {"kind": "answer", "part": part, **fields_of(answer)})
 
     def add_step(self, run_id: str, step: StoredStep) -> None:
         """Stores a finished step. Raises: StorageError."""
-        append_line(self.path(run_id) / "notes.jsonl", {"kind": "step", **asdict(step)})
+        append_line(self.path(run_id) / "notes.jsonl", {"kind": "step", **fields_of(step)})
 
     def stored_steps(self, run_id: str) -> list[StoredStep]:
         """The finished steps, in the order that they ended in."""
@@ -263,9 +273,7 @@ class RunStore:
         """Stores the answer of a run. Raises: StorageError."""
         if not self._keeps_ended:
             return
-        write_atomically(
-            self.path(answer.run_id) / "answer.json", json.dumps(asdict(answer), ensure_ascii=False, indent=1)
-        )
+        write_atomically(self.path(answer.run_id) / "answer.json", json_in_lines(answer))
 
     def answer(self, run_id: str) -> Answer | None:
         """The stored answer; None where there is none yet."""
@@ -278,7 +286,7 @@ class RunStore:
         """Stores a document under the digest of its text, once. Raises: StorageError."""
         path = self._document_path(document.sha256)
         if not path.exists():
-            write_atomically(path, json.dumps(asdict(document), ensure_ascii=False))
+            write_atomically(path, json_of(document))
 
     def has_document(self, sha256: str) -> bool:
         """Whether the document of that digest is stored."""
@@ -311,12 +319,12 @@ class RunStore:
             record = RunRecord(**raw)
         except (OSError, ValueError, TypeError):
             return None
-        if record.state == "running" and not _RunLock(path.parent).held():
+        if record.state == "running" and not RunLock(path.parent).held():
             return replace(record, state="interrupted", n_done=self.n_done(run_id))
         return record
 
 
-class _RunLock:
+class RunLock:
     """An advisory lock that ends with its process."""
 
     def __init__(self, folder: Path) -> None:

@@ -27,12 +27,10 @@ from coa.errors import CoaError, ConfigError, RunDrained
 from coa.events import Event, StageChanged, WarningRaised
 from coa.llm.gateway import Gateway, open_gateway
 from coa.llm.rates import RateLimiter
-from coa.planning import Plan, plan_run, shown_at_once
+from coa.planning import Plan, budget_for
 from coa.questions import OnAnswer, asked_together
-from coa.reading import PREFIX_VERSION
 from coa.roles import DEFAULT_WORDS
-from coa.run_notes import DiskNotes
-from coa.runs import RunPlan, RunRecord, RunStore, Task
+from coa.runs import RunLock, RunPlan, RunRecord, RunStore, Task
 from coa.secrets import with_secrets
 from coa.stopping import StopSignal
 from coa.structures import outline_of
@@ -41,12 +39,10 @@ from coa.warming import OnWarmed, Warmed, warm_document
 from coa.wiring import (
     RUN_SETTINGS,
     Wanted,
-    agents_for,
-    allowed_for,
-    context_for,
-    expected_of,
+    begun_run,
+    models_for,
     plan_of,
-    record_of,
+    prepared_run,
     same_models,
 )
 
@@ -274,27 +270,10 @@ class Session:
         """A new run, checked and stored before its first call."""
         gateway = await self._open()
         self._emit(StageChanged("counting tokens"))
-        limits, _ = await allowed_for(gateway, self.settings, wanted.words)
-        asked = shown_at_once(wanted.question, wanted.strategy or self.settings.strategy)
-        plan = await asyncio.to_thread(
-            plan_run, document, asked, gateway=gateway, limits=limits, per_chapter=wanted.per == "chapter"
+        await budget_for(gateway, self.settings)  # one that cannot be kept is told before anything is stored
+        return await asyncio.to_thread(
+            begun_run, self.runs, document, wanted, run_id, gateway=gateway, settings=self.settings
         )
-        expected = await asyncio.to_thread(
-            expected_of, gateway, plan, limits, self.settings, wanted.question, name=wanted.strategy
-        )
-        named = await asyncio.to_thread(self.runs.new_id) if run_id is None else run_id
-        record = record_of(
-            named, document, wanted, plan=plan, gateway=gateway, settings=self.settings, expected=expected
-        )
-        return await asyncio.to_thread(self._created, record, document, plan)
-
-    def _created(self, record: RunRecord, document: Document, plan: RunPlan) -> tuple[RunRecord, RunPlan]:
-        """The run, stored; the one of its id where somebody began that meanwhile."""
-        with self.runs.locked(record.run_id):
-            if self.runs.has(record.run_id):
-                return self.runs.get(record.run_id), self.runs.plan(record.run_id, document)
-            self.runs.create(record, document, plan)
-        return record, plan
 
     async def _execute(
         self,
@@ -332,31 +311,22 @@ class Session:
         started = time.perf_counter()
         # Files are written in threads: a service's loop must not wait for a disk.
         lock = self.runs.locked(record.run_id)
-        await asyncio.to_thread(lock.__enter__)
+        record = await asyncio.to_thread(self._taken, lock, record)
         try:
-            record = await asyncio.to_thread(self.runs.changed, record, "running")
             try:
                 gateway = await self._open()
-                limits, budget = await allowed_for(gateway, self.settings, record.words)
-                roles = await agents_for(record, plan, gateway, limits, self.settings)
-                prompts = {"reading_prefix": PREFIX_VERSION, **roles.prompt_digests}
-                record = await asyncio.to_thread(self.runs.with_prompts, record, prompts)
-                notes = await asyncio.to_thread(DiskNotes, self.runs, record.run_id)
-                run = Run(
+                record, notes, context = await asyncio.to_thread(
+                    prepared_run,
                     self.runs,
                     record,
-                    context_for(
-                        document,
-                        plan,
-                        notes,
-                        roles=roles,
-                        settings=self.settings,
-                        gateway=gateway,
-                        budget=budget,
-                    ),
-                    warnings=lambda: gateway.warnings,
-                    started=started,
+                    document,
+                    plan,
+                    models=await models_for(record, gateway, self.settings),
+                    gateway=gateway,
+                    settings=self.settings,
+                    budget=await budget_for(gateway, self.settings),
                 )
+                run = Run(self.runs, record, context, warnings=lambda: gateway.warnings, started=started)
                 for warning in gateway.warnings:
                     self._emit(WarningRaised(warning))
                 self._emit(run.begun(plan, notes.n_done))
@@ -372,6 +342,14 @@ class Session:
                 raise
         finally:
             lock.__exit__(None, None, None)
+
+    def _taken(self, lock: RunLock, record: RunRecord) -> RunRecord:
+        """The run, running and this session's; it stays nobody's where its record cannot be written."""
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(lock)
+            changed = self.runs.changed(record, "running")
+            stack.pop_all()  # the lock is held on
+            return changed
 
     async def _open(self, *, calls: bool = True) -> Gateway:
         from coa.graphs import strategy

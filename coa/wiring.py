@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
@@ -11,9 +11,10 @@ from coa.config import Settings
 from coa.limits import Limits, ReadingProfile
 from coa.llm.budget import Budget
 from coa.llm.call_labels import labelled, labels
+from coa.llm.chat import ChatModel
 from coa.llm.gateway import Gateway, models_named
 from coa.planning import Plan, budget_for, estimate, limits_for, options_of, plan_run, seconds_per_token, shown_at_once
-from coa.reading import reading_prompt
+from coa.reading import PREFIX_VERSION, reading_prompt
 from coa.roles import DEFAULT_WORDS, MODEL_OF_AGENT, RoleInputs, Roles, roles_for
 from coa.run_notes import DiskNotes
 from coa.runs import Forecasted, RunPlan, RunRecord, RunStore, Task, now
@@ -27,14 +28,14 @@ if TYPE_CHECKING:  # langgraph takes seconds to import
 __all__ = [
     "RUN_SETTINGS",
     "Allowed",
+    "Prepared",
     "Wanted",
-    "agents_for",
     "allowed_for",
-    "context_for",
-    "expected_of",
+    "begun_run",
+    "models_for",
     "plan_of",
+    "prepared_run",
     "profile_of",
-    "record_of",
     "same_models",
 ]
 
@@ -88,6 +89,14 @@ class Allowed(NamedTuple):
     budget: Budget
 
 
+class Prepared(NamedTuple):
+    """A run that can be read on."""
+
+    record: RunRecord
+    notes: DiskNotes
+    context: ReadContext
+
+
 def same_models(one: Settings, other: Settings) -> bool:
     """Whether runs of these settings can share what is open: all that differs is the runs' own."""
     opening = Settings.model_fields.keys() - RUN_SETTINGS - {"model", "roles"}
@@ -103,12 +112,36 @@ def profile_of(gateway: Gateway, settings: Settings, role: str = "worker") -> Re
 async def allowed_for(gateway: Gateway, settings: Settings, words: int | None) -> Allowed:
     """`words` is the length of a summary. Raises: LimitsError, and ConfigError for a limit in dollars on a model
     without a price."""
-    written = words if (words or 0) > DEFAULT_WORDS and not profile_of(gateway, settings).quotes else None
-    limits = await asyncio.to_thread(limits_for, gateway, settings, words=written)
+    limits = await asyncio.to_thread(_limits_of, gateway, settings, words)
     return Allowed(limits, await budget_for(gateway, settings))
 
 
-def expected_of(
+def _limits_of(gateway: Gateway, settings: Settings, words: int | None) -> Limits:
+    written = words if (words or 0) > DEFAULT_WORDS and not profile_of(gateway, settings).quotes else None
+    return limits_for(gateway, settings, words=written)
+
+
+def begun_run(
+    runs: RunStore, document: Document, wanted: Wanted, run_id: str | None, *, gateway: Gateway, settings: Settings
+) -> tuple[RunRecord, RunPlan]:
+    """A new run, checked and stored before its first call; the one of its id where somebody began that meanwhile.
+
+    Blocking: it counts tokens. Raises: LimitsError, StorageError, and as `plan_run`.
+    """
+    limits = _limits_of(gateway, settings, wanted.words)
+    asked = shown_at_once(wanted.question, wanted.strategy or settings.strategy)
+    plan = plan_run(document, asked, gateway=gateway, limits=limits, per_chapter=wanted.per == "chapter")
+    expected = _expected_of(gateway, plan, limits, settings, wanted.question, name=wanted.strategy)
+    named = runs.new_id() if run_id is None else run_id
+    record = _record_of(named, document, wanted, plan=plan, gateway=gateway, settings=settings, expected=expected)
+    with runs.locked(named):
+        if runs.has(named):
+            return runs.get(named), runs.plan(named, document)
+        runs.create(record, document, plan)
+    return record, plan
+
+
+def _expected_of(
     gateway: Gateway,
     plan: RunPlan,
     limits: Limits,
@@ -142,7 +175,7 @@ async def plan_of(
     plan = await asyncio.to_thread(
         plan_run, document, asked, gateway=gateway, limits=limits, per_chapter=per == "chapter"
     )
-    wanted = await asyncio.to_thread(expected_of, gateway, plan, limits, settings, question)
+    wanted = await asyncio.to_thread(_expected_of, gateway, plan, limits, settings, question)
     speed = await asyncio.to_thread(seconds_per_token, runs, gateway.group.name, settings.notes)
     return Plan(
         document=document.name,
@@ -164,7 +197,7 @@ async def plan_of(
     )
 
 
-def record_of(
+def _record_of(
     run_id: str,
     document: Document,
     wanted: Wanted,
@@ -174,7 +207,6 @@ def record_of(
     settings: Settings,
     expected: Estimate,
 ) -> RunRecord:
-    """The record of a run that begins."""
     created = now()
     return RunRecord(
         run_id=run_id,
@@ -197,30 +229,71 @@ def record_of(
     )
 
 
-async def agents_for(record: RunRecord, plan: RunPlan, gateway: Gateway, limits: Limits, settings: Settings) -> Roles:
-    """The agents that the run's strategy needs, each over its role's model."""
+async def models_for(record: RunRecord, gateway: Gateway, settings: Settings) -> Mapping[str, ChatModel]:
+    """The model of each agent that the run's strategy needs, its calls labelled with what they are made for."""
     from coa.graphs import strategy
 
-    needed = set(strategy(record.strategy).agents)
+    needed = {*strategy(record.strategy).agents, "manager"}
     if options_of(settings, profile_of(gateway, settings)).demos != "none":
         needed.add("demonstrator")
-    names = {agent: MODEL_OF_AGENT.get(agent, agent) for agent in {*needed, "manager"}}
-    models = {
+    return {
         agent: labelled(
-            await gateway.role_model(role), run_id=record.run_id, role=agent, document=record.document_sha256
+            await gateway.role_model(_role_of(agent)),
+            run_id=record.run_id,
+            role=agent,
+            document=record.document_sha256,
         )
-        for agent, role in names.items()
+        for agent in needed
     }
 
+
+def prepared_run(
+    runs: RunStore,
+    record: RunRecord,
+    document: Document,
+    plan: RunPlan,
+    *,
+    models: Mapping[str, ChatModel],
+    gateway: Gateway,
+    settings: Settings,
+    budget: Budget,
+) -> Prepared:
+    """The run with its agents over `models` (see `models_for`), and what it has paid for already.
+
+    Blocking: agents that rank count the words of the whole document. Raises: LimitsError, StorageError.
+    """
+    limits = _limits_of(gateway, settings, record.words)
+    roles = _roles_of(record, plan, models, gateway=gateway, limits=limits, settings=settings)
+    record = runs.with_prompts(record, {"reading_prefix": PREFIX_VERSION, **roles.prompt_digests})
+    notes = DiskNotes(runs, record.run_id)
+    context = _context_of(document, plan, notes, roles=roles, settings=settings, gateway=gateway, budget=budget)
+    return Prepared(record, notes, context)
+
+
+def _roles_of(
+    record: RunRecord,
+    plan: RunPlan,
+    models: Mapping[str, ChatModel],
+    *,
+    gateway: Gateway,
+    limits: Limits,
+    settings: Settings,
+) -> Roles:
+    from coa.graphs import strategy
+
     def inputs(agent: str) -> RoleInputs:
-        profile = profile_of(gateway, settings, names[agent])
+        profile = profile_of(gateway, settings, _role_of(agent))
         return RoleInputs(record, plan, models[agent], profile, limits, settings, gateway.counter)
 
-    # Ranking agents count the words of the whole document.
-    return await asyncio.to_thread(roles_for, frozenset(needed), inputs)
+    needed = strategy(record.strategy).agents
+    return roles_for(needed | (models.keys() & {"demonstrator"}), inputs)
 
 
-def context_for(
+def _role_of(agent: str) -> str:
+    return MODEL_OF_AGENT.get(agent, agent)
+
+
+def _context_of(
     document: Document,
     plan: RunPlan,
     notes: DiskNotes,
@@ -230,7 +303,6 @@ def context_for(
     gateway: Gateway,
     budget: Budget,
 ) -> ReadContext:
-    """The runtime context of a run's graph."""
     from coa.graphs import ReadContext
 
     options = options_of(settings, profile_of(gateway, settings))
