@@ -342,15 +342,15 @@ def _ids_in(told: object) -> list[str]:
     return [f"{int(m.group(1))}.{int(m.group(2))}" for item in listed for m in _ID.finditer(str(item))]
 
 
-def _after_retrieve(state: Alr2State) -> str:
+async def _after_retrieve(state: Alr2State) -> str:
     return "retrieve" if state["left"] > 0 else "verify"
 
 
-def _after_verify(state: Alr2State, runtime: Runtime[ReadContext]) -> str:
+async def _after_verify(state: Alr2State, runtime: Runtime[ReadContext]) -> str:
     return "review" if runtime.context.options.review and state["evidence"] and state["gained"] else "reason"
 
 
-def _after_reason(state: Alr2State, runtime: Runtime[ReadContext]) -> str:
+async def _after_reason(state: Alr2State, runtime: Runtime[ReadContext]) -> str:
     if not state["answered"]:
         return "retrieve"
     done = state["stopped"] is not None or state["part"] >= len(runtime.context.parts)

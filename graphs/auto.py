@@ -94,7 +94,7 @@ async def _choose(state: ReadInput, runtime: Runtime[ReadContext]) -> ReadState:
     return started(state.get("question"))
 
 
-def _chosen(state: ReadState, runtime: Runtime[ReadContext]) -> str:
+async def _chosen(state: ReadState, runtime: Runtime[ReadContext]) -> str:
     steps = runtime.context.notes.all_steps()
     return next(str(s.payload["strategy"]) for s in steps if s.key == CHOICE_KEY)
 

@@ -115,15 +115,15 @@ async def answer(
     return {"part": state["part"] + 1, "position": 0, "reading": 1, "unit_text": "", "unit_chunk": -1}
 
 
-def _after_start(state: ChainState, runtime: Runtime[ReadContext]) -> str:
+async def _after_start(state: ChainState, runtime: Runtime[ReadContext]) -> str:
     return "read" if runtime.context.options.demos == "none" else "demonstrate"
 
 
-def _after_read(state: ChainState, runtime: Runtime[ReadContext]) -> str:
+async def _after_read(state: ChainState, runtime: Runtime[ReadContext]) -> str:
     return "read" if state["position"] < len(runtime.context.parts[state["part"]].chunks) else "answer"
 
 
-def _after_answer(state: ChainState, runtime: Runtime[ReadContext]) -> str:
+async def _after_answer(state: ChainState, runtime: Runtime[ReadContext]) -> str:
     if state["stopped"] is not None or state["part"] >= len(runtime.context.parts):
         return "cite"
     return "read"

@@ -222,5 +222,5 @@ async def _conclude(state: CheckState, runtime: Runtime[ReadContext]) -> dict[st
     return {**output, "finished": True}
 
 
-def _after_judge(state: CheckState) -> str:
+async def _after_judge(state: CheckState) -> str:
     return "conclude" if state["position"] >= len(statements_from(state["question"] or "")) else "judge"

@@ -85,7 +85,7 @@ async def _answer(state: ReadState, runtime: Runtime[ReadContext]) -> dict[str, 
     return {"part": part + 1}
 
 
-def _after_answer(state: ReadState, runtime: Runtime[ReadContext]) -> str:
+async def _after_answer(state: ReadState, runtime: Runtime[ReadContext]) -> str:
     if state["stopped"] is not None or state["part"] >= len(runtime.context.parts):
         return "cite"
     return "answer"

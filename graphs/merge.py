@@ -130,11 +130,11 @@ async def _judged(
     return 0, f"nobody judged the answers, the first was taken: {cause}"
 
 
-def _after_read(state: ReadState, runtime: Runtime[ReadContext]) -> str:
+async def _after_read(state: ReadState, runtime: Runtime[ReadContext]) -> str:
     return "read" if state["position"] < len(runtime.context.parts[state["part"]].chunks) else "vote"
 
 
-def _after_vote(state: ReadState, runtime: Runtime[ReadContext]) -> str:
+async def _after_vote(state: ReadState, runtime: Runtime[ReadContext]) -> str:
     if state["stopped"] is not None or state["part"] >= len(runtime.context.parts):
         return "cite"
     return "read"

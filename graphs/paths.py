@@ -261,11 +261,11 @@ def _voted(runtime: Runtime[ReadContext], answers: Mapping[str, tuple[str, bool]
     return None
 
 
-def _after_read(state: PathsState, runtime: Runtime[ReadContext]) -> str:
+async def _after_read(state: PathsState, runtime: Runtime[ReadContext]) -> str:
     return "read" if state["position"] < len(runtime.context.parts[state["part"]].chunks) else "choose"
 
 
-def _after_choose(state: PathsState, runtime: Runtime[ReadContext]) -> str:
+async def _after_choose(state: PathsState, runtime: Runtime[ReadContext]) -> str:
     if state["stopped"] is not None or state["part"] >= len(runtime.context.parts):
         return "cite"
     return "read"

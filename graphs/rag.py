@@ -126,5 +126,5 @@ def _key(part: int) -> str:
     return f"passages/{part}"
 
 
-def _after_answer(state: ReadState, runtime: Runtime[ReadContext]) -> str:
+async def _after_answer(state: ReadState, runtime: Runtime[ReadContext]) -> str:
     return "cite" if state["part"] >= len(runtime.context.parts) else "rank"

@@ -240,15 +240,15 @@ def _listed(context: ReadContext, part: int) -> list[Listed]:
     return listed(chunks, there)
 
 
-def _after_structurize(state: StructuredState, runtime: Runtime[ReadContext]) -> str:
+async def _after_structurize(state: StructuredState, runtime: Runtime[ReadContext]) -> str:
     return "choose" if all_structured(state, runtime.context) else "structurize"
 
 
-def _after_read(state: StructuredState) -> str:
+async def _after_read(state: StructuredState) -> str:
     return "answer" if state["position"] == _DONE else "read"
 
 
-def _after_answer(state: StructuredState, runtime: Runtime[ReadContext]) -> str:
+async def _after_answer(state: StructuredState, runtime: Runtime[ReadContext]) -> str:
     if state["stopped"] is not None or state["part"] >= len(runtime.context.parts):
         return "cite"
     return "choose"

@@ -173,7 +173,7 @@ def _tell(runtime: Runtime[ReadContext], step: StoredStep, chunk: Chunk, *, reus
     )
 
 
-def _after(state: StructureState, runtime: Runtime[ReadContext]) -> str:
+async def _after(state: StructureState, runtime: Runtime[ReadContext]) -> str:
     return "finish" if all_structured(state, runtime.context) else "structurize"
 
 

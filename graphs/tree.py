@@ -212,17 +212,17 @@ def _key(part: int, level: int, at: int) -> str:
     return f"merge/{part}/{level}/{at}"
 
 
-def _after_read(state: TreeState, runtime: Runtime[ReadContext]) -> str:
+async def _after_read(state: TreeState, runtime: Runtime[ReadContext]) -> str:
     return "read" if state["position"] < len(runtime.context.parts[state["part"]].chunks) else "merge"
 
 
-def _after_merge(state: TreeState, runtime: Runtime[ReadContext]) -> str:
+async def _after_merge(state: TreeState, runtime: Runtime[ReadContext]) -> str:
     if state["stopped"] is not None:
         return "answer"
     return "merge" if len(_level(runtime.context, state["part"], state["level"])) > 1 else "answer"
 
 
-def _after_answer(state: TreeState, runtime: Runtime[ReadContext]) -> str:
+async def _after_answer(state: TreeState, runtime: Runtime[ReadContext]) -> str:
     if state["stopped"] is not None or state["part"] >= len(runtime.context.parts):
         return "cite"
     return "read"

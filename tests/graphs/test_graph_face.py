@@ -48,6 +48,15 @@ async def test_a_run_with_checkpoints_leaves_none_to_the_graph_that_it_shares_wi
     assert await world(run_id="another").run("chain") == first
 
 
+@pytest.mark.parametrize("name", [*STRATEGIES, "outline", "check"])
+def test_no_step_and_no_choice_of_the_next_one_takes_a_thread(name: str) -> None:
+    made = strategy(name).build()
+    choices = [branch.path for branches in made.branches.values() for branch in branches.values()]
+    steps = [node.runnable for node in made.nodes.values()]
+    assert steps
+    assert [one for one in (*choices, *steps) if getattr(one, "func", None) is not None] == []
+
+
 @pytest.fixture
 def installed(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Puts entry points in place of those of installed packages."""
