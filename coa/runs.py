@@ -115,13 +115,14 @@ class RunStore:
 
         Without `keeps_ended` neither answers nor states are stored, for a caller who removes runs that have ended and
         keeps their answers: a run's record stays as it began, and one that is gone on with after its end answers by
-        its notes, without a call.
+        its notes, without a call. Documents are held in memory then, until they are forgotten: that caller has them.
         """
         self.home = home
         self._keeps_checkpoints = keeps_checkpoints
         self._keeps_ended = keeps_ended
         self._runs = home / "runs"
         self._documents = home / "documents"
+        self._held: dict[str, Document] = {}
 
     def create(self, record: RunRecord, document: Document, plan: RunPlan) -> None:
         """Stores a new run, whole, before its first call. Raises: StorageError."""
@@ -284,17 +285,25 @@ class RunStore:
 
     def save_document(self, document: Document) -> None:
         """Stores a document under the digest of its text, once. Raises: StorageError."""
+        if not self._keeps_ended:
+            self._held[document.sha256] = document
+            return
         path = self._document_path(document.sha256)
         if not path.exists():
             write_atomically(path, json_of(document))
 
     def has_document(self, sha256: str) -> bool:
         """Whether the document of that digest is stored."""
-        return self._document_path(sha256).is_file()
+        return sha256 in self._held or self._document_path(sha256).is_file()
+
+    def forget_document(self, sha256: str) -> None:
+        """Lets go of a document that is held in memory."""
+        self._held.pop(sha256, None)
 
     def document(self, sha256: str) -> Document:
         """The stored document. Raises: StorageError."""
-        return document_from_json(read_json(self._document_path(sha256)))
+        held = self._held.get(sha256)
+        return document_from_json(read_json(self._document_path(sha256))) if held is None else held
 
     def list(self) -> list[RunRecord]:
         """All runs, newest first; folders without a readable record are left out."""

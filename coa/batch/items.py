@@ -4,7 +4,6 @@ no result and pays for none twice."""
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import shutil
 import time
@@ -126,7 +125,10 @@ class ItemDesk:
 
         Raises: `FATAL` errors, when all items have come to their end.
         """
-        await asyncio.to_thread(self._runs.save_document, document)
+        if self._record.options.keep_runs:
+            await asyncio.to_thread(self._runs.save_document, document)
+        else:
+            self._runs.save_document(document)
         groups: dict[tuple[str, str], list[LeasedItem]] = {}
         for item in (job.open[key] for key in shares):
             together = task_of(item.payload) == "ask"
@@ -225,14 +227,11 @@ class ItemDesk:
             if outcome is not None:
                 await self._told(job, item, stored[item.key], outcome)
 
-    async def tidied(self, job: Job, document: Document | None) -> None:
-        """Removes the runs of items that are done, and the text of `document`, which only unfinished runs need."""
-        if self._record.options.keep_runs:
-            return
+    async def tidied(self, job: Job) -> None:
+        """Removes the runs of items that are done."""
         folders, job.done_with = job.done_with, []
-        text = None if document is None else self._runs.home / "documents" / f"{document.sha256}.json"
-        if folders or text is not None:
-            await asyncio.to_thread(_removed, folders, text)
+        if folders and not self._record.options.keep_runs:
+            await asyncio.to_thread(_removed, folders)
 
     async def close(self) -> None:
         """Waits for lines that are being written."""
@@ -299,13 +298,15 @@ def _may_pass(error: CoaError) -> bool:
     return isinstance(error, RemoteUnavailable)
 
 
-def _removed(folders: Sequence[Path], text: Path | None) -> None:
+def _removed(folders: Sequence[Path]) -> None:
     """Blocking."""
     for folder in folders:
-        shutil.rmtree(folder, ignore_errors=True)
-    if text is not None:
-        with contextlib.suppress(OSError):
-            text.unlink(missing_ok=True)
+        try:
+            for file in folder.iterdir():  # shutil takes four times as long for a few files
+                file.unlink()
+            folder.rmdir()
+        except OSError:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def even_shares(limits: SpendingLimits, items: Sequence[LeasedItem]) -> SpendingLimits:

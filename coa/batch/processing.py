@@ -168,8 +168,7 @@ class Desk:
             try:
                 await self._items.ask(job, document, shares)
             finally:
-                whole = not job.open and not job.worked.kinds and not self._sessions.is_read_by_others(document)
-                await self._items.tidied(job, document if whole else None)
+                await self._items.tidied(job)
 
     async def _read(self, job: Job) -> Document | None:
         """The document; None where it cannot be read, and the items are told so."""

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from coa.errors import StorageError
-from coa.run_files import append_lines, read_json, storage_errors, write_atomically
+from coa.run_files import append_lines, json_in_lines, read_json, storage_errors, write_atomically
 
 __all__ = ["ResultFolder"]
 
@@ -50,7 +50,7 @@ class ResultFolder:
         """Keeps what became of items, beside those kept before; `told` is of the document. Raises: StorageError."""
         before = self.document(digest)
         merged = {**before, **told, "items": {**before.get("items", {}), **items}}
-        write_atomically(self.path(digest), json.dumps(merged, ensure_ascii=False, indent=1) + "\n")
+        write_atomically(self.path(digest), json_in_lines(merged))
 
     def append(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Adds lines; on the disk when it returns. Raises: StorageError."""

@@ -120,7 +120,7 @@ class Sessions:
 
     @contextmanager
     def reading(self, document: Document) -> Iterator[None]:
-        """While entered the document's text stays on the disk; several sources may have the same."""
+        """While entered the document is there for runs that are gone on with; several sources may have the same."""
         digest = document.sha256
         self._texts[digest] = self._texts.get(digest, 0) + 1
         try:
@@ -129,10 +129,7 @@ class Sessions:
             self._texts[digest] -= 1
             if not self._texts[digest]:
                 del self._texts[digest]
-
-    def is_read_by_others(self, document: Document) -> bool:
-        """Whether more than one source with that text is being read now."""
-        return self._texts.get(document.sha256, 0) > 1
+                self.runs.forget_document(digest)
 
     async def close(self) -> None:
         """Ends what was opened."""

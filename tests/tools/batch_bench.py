@@ -17,6 +17,7 @@ from unittest import mock
 from coa.batch.record import BatchStore
 from coa.cli import main
 from coa.reading import reading_prefix
+from coa.runs import RunStore
 from coa.testing.fault_server import FaultServer
 
 __all__ = ["QUESTION", "Bench", "command_of", "family", "loaded", "now", "shares", "table", "waited"]
@@ -101,13 +102,18 @@ class Bench:
         """Calls that the results take without faults: one a chunk, and one for the answer."""
         return sum(row["coverage"]["chunks"] + 1 for row in self.rows() if row["state"] == "done")
 
-    def stored_prefixes(self) -> dict[str, set[str]]:
-        """The reading prefixes of all chunks whose notes are on the disk, by document."""
+    def runs(self) -> RunStore:
+        """The runs of the only batch."""
         (record,) = BatchStore(self.home).list()
-        runs = BatchStore(self.home).runs(record.batch_id)
+        return BatchStore(self.home).runs(record.batch_id, keep=True)
+
+    def stored_prefixes(self, texts: RunStore | None = None) -> dict[str, set[str]]:
+        """The reading prefixes of all chunks whose notes are on the disk, by document; `texts` has the documents of a
+        batch that does not keep its runs."""
+        runs = self.runs()
         found: dict[str, set[str]] = {}
         for run in runs.list():
-            document = runs.document(run.document_sha256)
+            document = (texts or runs).document(run.document_sha256)
             parts = runs.plan(run.run_id, document).parts
             for note in runs.stored_notes(run.run_id):
                 chunk = parts[note.part].chunks[note.chunk]

@@ -25,6 +25,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from coa.runs import RunStore
 from coa.testing.fault_server import Faults, FaultServer
 
 _spec = importlib.util.spec_from_file_location("batch_bench", Path(__file__).with_name("batch_bench.py"))
@@ -87,7 +88,8 @@ def measure(
         started = bench.now()
         more = ["--processes", str(processes)] if processes > 1 else []
         process = place.begin(texts, *more)
-        found, code = _killed(place, server, process, prefixes, kills=kills, needed=needed, rng=rng)
+        paid = _Paid(place, whole.runs(), prefixes)
+        found, code = _killed(place, server, process, paid, kills=kills, needed=needed, rng=rng)
         seconds = bench.now() - started
         stats = server.stats()
         for kill, stored in found:
@@ -102,14 +104,13 @@ def _killed(
     place: bench.Bench,  # type: ignore[name-defined]
     server: FaultServer,
     process: subprocess.Popen[bytes],
-    prefixes: dict[str, set[str]],
+    paid: _Paid,
     *,
     kills: int,
     needed: int,
     rng: random.Random,
 ) -> tuple[list[tuple[Kill, set[str]]], int]:
-    """The kills, each with the reading prefixes that were paid for by then, and the last exit code; `prefixes` are
-    those of each document."""
+    """The kills, each with the reading prefixes that were paid for by then, and the last exit code."""
     found: list[tuple[Kill, set[str]]] = []
     for n in range(kills):
         seen = server.stats().calls
@@ -123,14 +124,29 @@ def _killed(
         time.sleep(rng.random() * _LATENCY_S)
         what, gone = _kill_one(process, rng)
         stats = server.stats()
-        unfinished, done = place.stored_prefixes(), [row["document"] for row in place.rows() if row["state"] == "done"]
-        stored = set().union(*unfinished.values(), *(prefixes[name] for name in done))
+        stored = paid.so_far() if gone else set()
         if gone:
             found.append((Kill(what, stats.calls, stats.in_flight, len(stored), len(place.rows())), stored))
             process = place.start("resume", str(place.out), "--yes")
         else:  # the others go on meanwhile, so what is stored now may have been sent a moment ago
-            found.append((Kill(what, stats.calls, stats.in_flight, 0, len(place.rows())), set()))
+            found.append((Kill(what, stats.calls, stats.in_flight, 0, len(place.rows())), stored))
     return found, bench.waited(process, timeout_s=3000)
+
+
+class _Paid:
+    """What has been paid for."""
+
+    def __init__(self, place: bench.Bench, texts: RunStore, prefixes: dict[str, set[str]]) -> None:  # type: ignore[name-defined]
+        """`texts` has the documents, `prefixes` the reading prefixes of each, from the batch that was not disturbed."""
+        self._place = place
+        self._texts = texts
+        self._prefixes = prefixes
+
+    def so_far(self) -> set[str]:
+        """Prefixes of chunks with notes, and of all documents that are done."""
+        done = [row["document"] for row in self._place.rows() if row["state"] == "done"]
+        unfinished = self._place.stored_prefixes(self._texts)
+        return set().union(*unfinished.values(), *(self._prefixes[name] for name in done))
 
 
 def _kill_one(process: subprocess.Popen[bytes], rng: random.Random) -> tuple[str, bool]:
