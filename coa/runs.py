@@ -27,7 +27,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any, Literal
 
-from coa.errors import ConfigError, RunNotFound
+from coa.errors import ConfigError, RunNotFound, StorageError
 from coa.run_files import (
     append_line,
     fields_of,
@@ -127,7 +127,8 @@ class RunStore:
     def create(self, record: RunRecord, document: Document, plan: RunPlan) -> None:
         """Stores a new run, whole, before its first call. Raises: StorageError."""
         self.save_document(document)
-        write_atomically(self.path(record.run_id) / "plan.json", json_of(plan_to_json(plan)))
+        text = json_of(plan_to_json(plan))
+        write_atomically(self.path(record.run_id) / "plan.json", text, wait=self._keeps_ended)
         self.save(record)
 
     def checkpoints(self, run_id: str, database: str | None) -> Path | str | None:
@@ -151,7 +152,7 @@ class RunStore:
     def save(self, record: RunRecord) -> None:
         """Writes the record. Raises: StorageError."""
         text = json_in_lines({"format": FORMAT, **fields_of(record)})
-        # One that is damaged is as good as none, and a run of its own id is begun again over its notes.
+        # Where it is damaged, or its plan, there is no run, and one of that id is begun again over the notes.
         write_atomically(self.path(record.run_id) / "run.json", text, wait=self._keeps_ended)
 
     def changed(self, record: RunRecord, state: RunState, *, error: str | None = None) -> RunRecord:
@@ -175,7 +176,7 @@ class RunStore:
 
     def has(self, run_id: str) -> bool:
         """Whether there is a run of just that id."""
-        return self._read(run_id) is not None
+        return self._read(run_id) is not None and (self._keeps_ended or self._has_plan(run_id))
 
     def last(self) -> RunRecord:
         """The newest run. Raises: RunNotFound."""
@@ -314,6 +315,13 @@ class RunStore:
                 if record is not None:
                     found.append(record)
         return found
+
+    def _has_plan(self, run_id: str) -> bool:
+        """Whether its plan can be read; it was not waited for to be on the disk."""
+        try:
+            return bool(read_json(self.path(run_id) / "plan.json"))
+        except StorageError:
+            return False
 
     def _document_path(self, sha256: str) -> Path:
         return self._documents / f"{sha256}.json"

@@ -8,6 +8,7 @@ import os
 import socket
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -16,13 +17,14 @@ from coa.batch.ledger import Lease, Ledger
 from coa.batch.processing import LEASE_S, Desk, Worked
 from coa.errors import CoaError, ConfigError, ModelUnavailable
 
-__all__ = ["Driven", "OnWork", "Patience", "drive", "owner_name"]
+__all__ = ["Driven", "OnWork", "Patience", "drive", "owner_name", "take_threads"]
 
 Ending = Literal["finished", "stopped", "cancelled", "budget", "unavailable", "error"]
 OnWork = Callable[[Lease, Worked | None], None]
 """Told of each lease as it begins (None) and ends."""
 
 _POLL_S = 1.0
+_N_THREADS = 24
 _WRONG = frozenset({"ConfigError", "LimitsError"})
 
 
@@ -52,6 +54,13 @@ class Driven:
 def owner_name() -> str:
     """What this process is called in the ledger: machine and process id."""
     return f"{socket.gethostname()}-{os.getpid()}"
+
+
+def take_threads() -> None:
+    """Gives the running event loop threads enough for a batch: they wait for the disk most of the time, and it takes
+    many writes in the time of one. For a process that does nothing else."""
+    executor = ThreadPoolExecutor(_N_THREADS, thread_name_prefix="coa-batch")
+    asyncio.get_running_loop().set_default_executor(executor)
 
 
 async def drive(

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from coa.api import StopSignal
-from coa.batch.driving import Driven, OnWork, Patience, drive
+from coa.batch.driving import Driven, OnWork, Patience, drive, take_threads
 from coa.batch.parts import Part
 from coa.batch.worker import worker_place
 from coa.config import Settings
@@ -57,6 +57,7 @@ class PlacedWorker:
     async def run(self) -> Driven:
         """How it ended; errors of coa's are told in it, not raised."""
         order = self._order
+        take_threads()
         try:
             present = Settings.model_validate(order.settings)
             async with worker_place(order.batch_id, present, part=order.part) as (record, ledger, desk, _):

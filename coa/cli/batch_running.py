@@ -47,8 +47,10 @@ def run_on(
 
     async def run(stopping: Stopping) -> BatchEnd:
         from coa.api import StopSignal
+        from coa.batch.driving import take_threads
         from coa.batch.running import run_batch
 
+        take_threads()
         stop = StopSignal()
         stopping.attach(stop)
         if before is not None:
@@ -84,8 +86,10 @@ def work_on(invocation: Invocation, settings: Settings, record: BatchRecord, *, 
 
     async def run(stopping: Stopping) -> BatchEnd:
         from coa.api import StopSignal
+        from coa.batch.driving import take_threads
         from coa.batch.worker import join_batch
 
+        take_threads()
         stop = StopSignal()
         stopping.attach(stop)
         async with watch:

@@ -134,6 +134,8 @@ async def test_a_run_that_stores_no_answer_gives_it_again_without_a_call(tmp_pat
     assert answers[0].usage.calls == answers[1].usage.calls == calls[0]
     stored = sorted(path.name for path in (runs.home / "runs" / "one").iterdir())
     assert stored == ["lock", "notes.jsonl", "plan.json", "run.json"]
+    (runs.home / "runs" / "one" / "plan.json").write_text("")
+    assert not runs.has("one"), "it is begun anew, over its notes"
     assert not (runs.home / "documents").exists()
     assert runs.has_document(document.sha256)
     runs.forget_document(document.sha256)
