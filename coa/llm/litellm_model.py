@@ -31,7 +31,13 @@ from coa.llm.deployments import Deployment, ModelGroup
 from coa.llm.litellm_clients import ClientLease, one_try, spare_loopback_the_proxy
 from coa.llm.litellm_errors import TIMEOUT_HINT, blotted_cause, translated
 from coa.llm.litellm_replies import Emitter, Reply, UnusableReply, finish_reason, streamed, whole
-from coa.llm.litellm_requests import deadline_for, enforces_schema, list_ollama_models, request_for
+from coa.llm.litellm_requests import (
+    deadline_for,
+    enforces_schema,
+    list_ollama_models,
+    list_unknown_models,
+    request_for,
+)
 from coa.llm.litellm_routes import route_for
 from coa.llm.litellm_usage import UsageReader, measured, sum_of_calls, usage_of
 from coa.llm.pacing import Admission, Deadline, Outcome, Pacing
@@ -119,6 +125,7 @@ class LitellmModel:
         self._secrets = tuple(secret_strings([[d.as_litellm(g.name) for g in groups for d in g.deployments], settings]))
         spare_loopback_the_proxy(d.base_url for g in groups for d in g.deployments if d.base_url)
         list_ollama_models(litellm, self._deployments.values())
+        list_unknown_models(litellm, self._deployments.values())
         self._pacing = _pacing(groups, limiter, sleep)
         self._usage = UsageReader(litellm)
         self._route = route_for(litellm, group, other_groups, settings, sleep=sleep)

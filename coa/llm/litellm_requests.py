@@ -17,6 +17,7 @@ __all__ = [
     "enforces_schema",
     "engine_body",
     "list_ollama_models",
+    "list_unknown_models",
     "litellm_entry",
     "own_timeout",
     "request_for",
@@ -30,6 +31,9 @@ _BASE_TIMEOUT_S = 60.0
 # litellm keeps a client, with connections of its own, for each timeout that it is given. Ours are exact and come
 # first; the client's are for what they cannot see.
 _CLIENT_STEP_S = 240.0
+
+# Not those that litellm asks a server about when it looks for a model.
+_SERVED_BY_OTHERS = frozenset({"hosted_vllm", "openai"})
 
 # What the Router would enforce by refusing calls; here they wait instead.
 _LIMITS = frozenset({"rpm", "tpm", "group_rpm", "group_tpm", "max_parallel_requests"})
@@ -121,6 +125,23 @@ def list_ollama_models(litellm: ModuleType, deployments: Iterable[Deployment]) -
             entry = {"litellm_provider": deployment.provider, "mode": "chat"}
             prices = {"input_cost_per_token": 0.0, "output_cost_per_token": 0.0}
             litellm.model_cost.setdefault(deployment.model, {**entry, **prices})
+
+
+def list_unknown_models(litellm: ModuleType, deployments: Iterable[Deployment]) -> None:
+    """Enters into litellm's list what it lacks of models that people serve themselves, without a price; so does its
+    Router.
+
+    It looks for the price of one that it lacks under ten names and by a hundred patterns, several times a call, and
+    remembers only what it finds.
+    """
+    for deployment in deployments:
+        if deployment.provider not in _SERVED_BY_OTHERS:
+            continue
+        try:
+            litellm.get_model_info(model=deployment.model)
+        except Exception:  # it raises plain Exception for a name that it does not know
+            entry = {"litellm_provider": deployment.provider, "mode": "chat"}
+            litellm.model_cost.setdefault(deployment.model, entry)
 
 
 def enforces_schema(deployments: Iterable[Deployment], litellm: ModuleType) -> bool:

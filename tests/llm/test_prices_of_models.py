@@ -13,6 +13,7 @@ from coa.llm.budget import Prices
 from coa.llm.deployments import Deployment, group_from_model_list
 from coa.llm.gateway import Gateway
 from coa.llm.litellm_model import load_litellm
+from coa.llm.litellm_requests import list_unknown_models
 from coa.llm.opening import OpenModel
 from coa.llm.prices import listed_window, prices_of
 from coa.tokens import EstimatedTokens
@@ -111,6 +112,16 @@ def _gateway(**models: tuple[Deployment, ...]) -> Gateway:
     settings = Settings(model="a", roles={"manager": "b"} if "b" in models else {})
     opened = {n: OpenModel(ModelGroup(n, ds), EstimatedTokens(), 8192, FULL) for n, ds in models.items()}
     return Gateway(settings, opened)
+
+
+@pytest.mark.parametrize("model", ["openai/served-at-home", "hosted_vllm/served-at-home", FINE_TUNE])
+def test_a_model_that_was_entered_for_litellm_to_find_has_no_price_for_that(model: str) -> None:
+    litellm = load_litellm()
+    list_unknown_models(litellm, [_deployment(model), _deployment("openai/gpt-4o-mini")])
+    assert litellm.get_model_info(model=model)["mode"] == "chat"
+    assert prices_of(_deployment(model), litellm) is None
+    assert listed_window(_deployment(model), litellm) is None
+    assert prices_of(_deployment("openai/gpt-4o-mini"), litellm) is not None
 
 
 async def test_the_dearest_deployment_of_any_role_counts_and_one_unknown_price_makes_it_unknown() -> None:
