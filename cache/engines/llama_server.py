@@ -28,6 +28,9 @@ DEFAULT_MICRO_BATCH = 512
 _SENTINEL = "Qcoaqborderq"
 """Survives trimming and no template changes it."""
 _TIMEOUT = httpx.Timeout(10.0, connect=2.0)
+_PIECE_BATCHES = 2
+"""Micro-batches of one request. A prompt that the server cuts into two of its batches goes on in the second behind the
+tokens that others decode there, off the border, and its state differs in the last bits from that of a lone one."""
 # A long prefix on a slow machine takes minutes; calls have time limits of their own, which cancel this.
 _COMPUTING = httpx.Timeout(None, connect=2.0)
 
@@ -92,13 +95,23 @@ class LlamaServer:
         return tokens
 
     async def prefill(self, tokens: Sequence[int], *, slot: int | None = None) -> int:
-        """With a slot, from nothing: what was in it does not move the borders of computed batches."""
-        body: dict[str, object] = {"prompt": list(tokens), "n_predict": 0, "cache_prompt": slot is None}
-        if slot is not None:
-            body["id_slot"] = slot
-        timings = (await self._call("POST", "/completion", body, limits=_COMPUTING)).get("timings")
+        """With a slot, from nothing and in pieces: neither what was in it nor a reply that is written beside it moves
+        the borders of micro-batches."""
+        if slot is None:
+            return await self._compute({"prompt": list(tokens), "cache_prompt": True}, len(tokens))
+        piece, computed = _PIECE_BATCHES * self.granularity, 0
+        for start in range(0, len(tokens), piece):
+            part = tokens[: start + piece]
+            body: dict[str, object] = {"prompt": list(part), "cache_prompt": start > 0, "id_slot": slot}
+            computed += await self._compute(body, len(part) - start)
+        return computed
+
+    async def _compute(self, body: Mapping[str, object], expected: int) -> int:
+        """The tokens computed; as many as `expected` where the server does not tell."""
+        reply = await self._call("POST", "/completion", {**body, "n_predict": 0}, limits=_COMPUTING)
+        timings = reply.get("timings")
         computed = timings.get("prompt_n") if isinstance(timings, dict) else None
-        return computed if isinstance(computed, int) else len(tokens)
+        return computed if isinstance(computed, int) else expected
 
     async def save(self, slot: int, file: str) -> int:
         """See `EngineAdapter`. Where the folder is seen from here, the file has to be as long as the server says: on a

@@ -34,6 +34,8 @@ __all__ = ["DEFAULT_N_CTX", "MICRO_BATCH", "EmbeddedEngine", "usable_cores"]
 DEFAULT_N_CTX = 8192
 """The window that is served when none is asked for, unless the model was trained for less."""
 
+_ROOM_TOKENS = 512
+"""A slot's part in a batch: a piece of a prefix, or what stands behind one."""
 MICRO_BATCH = 128
 """Tokens that are computed at once (llama.cpp's n_ubatch). A prefix that is a multiple of it can be saved and used
 again without a bit of the answer changing; 512 is no faster here (SmolLM2 135M on two cores, 1,280 tokens: 382 tokens
@@ -60,8 +62,8 @@ class EmbeddedEngine:
     """A model served by this process on 127.0.0.1 behind a random key, until `close`.
 
     Greedy answers repeat bit for bit as long as `n_parallel` is 1 and a re-used prefix is a multiple of
-    `MICRO_BATCH`: any other one, or a neighbour in the batch, moves the borders between computed batches, and with
-    them the logits.
+    `MICRO_BATCH`: any other one moves the borders between computed batches, and with them the logits. Neighbours may
+    do so too, where their prompts are read at the same moment or four and more of them decode.
     """
 
     def __init__(self, server: Any, *, path: Path, alias: str, api_key: str, served: _Served) -> None:
@@ -206,7 +208,9 @@ def _params(path: Path, *, alias: str, api_key: str, n_ctx: int, n_parallel: int
     params.endpoint_slots = True
     params.n_ctx = n_ctx * n_parallel
     params.n_parallel = n_parallel
-    params.n_batch = MICRO_BATCH  # between two looks at its queue: how soon a cut request stops, another slot begins
+    # What is computed between two looks at the queue: how soon a cut request stops, another slot begins. Beside others
+    # a prompt that is cut in two goes on off the border, so there has to be room for all of them.
+    params.n_batch = MICRO_BATCH if n_parallel == 1 else _ROOM_TOKENS * n_parallel
     params.n_ubatch = MICRO_BATCH
     # A prompt takes over the slot that shares so much with it: at llama.cpp's own tenth the system text alone is enough
     # for short chunks, and one pushes out the other.
