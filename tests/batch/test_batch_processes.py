@@ -28,6 +28,8 @@ from coa.batch.processing import Worked
 from coa.batch.record import BatchOptions, BatchRecord, BatchStore
 from coa.batch.results import ResultFolder
 from coa.batch.running import Listener, run_batch
+from coa.cli import main
+from coa.cli.batch_options import Engine, EngineOptions, processes_kept
 from coa.config import Settings
 from coa.errors import ConfigError
 from coa.llm import rates
@@ -105,6 +107,19 @@ def test_there_are_as_many_processes_as_the_calls_at_once_are_worth(
 
     assert [auto(calls) for calls in (1, 63, 64, 1000)] == [1, 1, 2, 4]
     assert n_processes_of(replace(record, extra={"processes": 7}), settings) == 7
+
+
+def test_a_number_of_processes_is_kept_by_the_batch_and_refused_for_a_cluster() -> None:
+    assert [processes_kept(given) for given in (None, "3", "auto")] == [{}, {"processes": 3}, {"processes": "auto"}]
+    assert EngineOptions(processes="3").extra() == {"processes": 3}
+    with pytest.raises(ConfigError, match="--actors"):
+        EngineOptions(engine=Engine.RAY, processes="3").extra()
+
+
+@pytest.mark.parametrize("given", ["0", "-1", "two", "1.5"])
+def test_what_is_no_number_of_processes_is_refused(given: str, tmp_path: Path) -> None:
+    command = ["batch", "run", str(tmp_path), "-q", "x?", "--out", str(tmp_path / "out"), f"--processes={given}"]
+    assert main.run(command) == 2
 
 
 async def test_rates_are_kept_by_the_driver() -> None:
