@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from coa.api import StopSignal
+from coa.batch.collecting import fewer_collections
 from coa.batch.ledger import Lease, Ledger
 from coa.batch.processing import LEASE_S, Desk, Worked
 from coa.errors import CoaError, ConfigError, ModelUnavailable
@@ -79,7 +80,8 @@ async def drive(
     concern all documents stop it likewise; they are returned, not raised.
     """
     driver = _Driver(desk, ledger, owner=owner, jobs=jobs, stop=stop, on_work=on_work, patience=patience or Patience())
-    return await driver.run()
+    with fewer_collections():
+        return await driver.run()
 
 
 class _Driver:
