@@ -59,9 +59,11 @@ def guess_language(text: str) -> str | None:
     """
     middle = max(0, (len(text) - _SAMPLE) // 2)
     sample = text[middle : middle + _SAMPLE]
-    n_letters = sum(1 for c in sample if c.isalpha())
+    n_letters = sum(map(str.isalpha, sample))
     if n_letters < 20:
         return None
+    if sample.isascii():
+        return _by_stop_words(sample)
     counts = {language: len(pattern.findall(sample)) for language, pattern in _SCRIPTS.items()}
     if counts["ja"] > 0.05 * n_letters and counts["ja"] + counts["zh"] > 0.5 * n_letters:
         return "ja"
