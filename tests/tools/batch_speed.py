@@ -6,7 +6,7 @@
 The engine (`quick_engine.py`, a process of its own) takes `--latency` seconds for each call and hardly any CPU. Ideal
 is all calls at `--at-once` side by side without a pause; the time counts from the first call to the end of the last.
 CPU is that of all of the batch's processes from start to end, and while calls go on; memory is the most that they
-hold together.
+hold together. What others take of the machine meanwhile is told, since it falsifies everything else.
 """
 
 from __future__ import annotations
@@ -50,6 +50,8 @@ class Found:
     cpu_calling_s: float
     """Of the batch, while calls went on."""
     engine_cpu_s: float
+    others: float
+    """Cores that everybody else on the machine took while calls went on."""
     peak_mb: float
 
     @property
@@ -62,6 +64,8 @@ class Found:
 class _Look:
     at: float
     cpu_s: float
+    busy_s: float
+    """Of all cores, by everybody."""
     mb: float
 
 
@@ -78,7 +82,9 @@ def measure(folder: Path, *, documents: int, processes: int, words: int, latency
         _, _, used = os.wait4(process.pid, 0)
         process.returncode = 0
         seen = engine.ended()
-    calling = [look.cpu_s for look in looks if seen.first <= look.at <= seen.last] or [0.0]
+    calling = [look for look in looks if seen.first <= look.at <= seen.last] or looks[:1]
+    first, last = calling[0], calling[-1]
+    took_s = last.cpu_s - first.cpu_s + seen.cpu_s
     return Found(
         documents=documents,
         processes=processes,
@@ -88,8 +94,9 @@ def measure(folder: Path, *, documents: int, processes: int, words: int, latency
         seconds=seen.last - seen.first,
         ideal_s=seen.calls * latency_s / at_once,
         cpu_s=used.ru_utime + used.ru_stime,
-        cpu_calling_s=calling[-1] - calling[0],
+        cpu_calling_s=last.cpu_s - first.cpu_s,
         engine_cpu_s=seen.cpu_s,
+        others=(last.busy_s - first.busy_s - took_s) / max(_LOOK_S, last.at - first.at),
         peak_mb=max((look.mb for look in looks), default=0.0),
     )
 
@@ -106,8 +113,13 @@ def _watched(pid: int) -> list[_Look]:
                 # utime, stime, and those of the processes that it has waited for; rss in pages.
                 cpu_s += sum(map(int, fields[11:15])) / _TICKS
                 mb += int(fields[21]) * _PAGE_BYTES / (1 << 20)
-        looks.append(_Look(time.monotonic(), cpu_s, mb))
+        looks.append(_Look(time.monotonic(), cpu_s, _busy_s(), mb))
     return looks
+
+
+def _busy_s() -> float:
+    user, nice, system, _, _, irq, soft, stolen = map(int, Path("/proc/stat").read_text().split()[1:9])
+    return (user + nice + system + irq + soft + stolen) / _TICKS
 
 
 def _state(pid: int) -> str:
@@ -163,6 +175,7 @@ _HEAD = (
     "CPU ms a call",
     "while calling",
     "engine's",
+    "others' cores",
     "peak MB",
 )
 
@@ -180,6 +193,7 @@ def _row(one: Found) -> tuple[object, ...]:
         f"{1000 * one.cpu_s / one.calls:.1f}",
         f"{1000 * one.cpu_calling_s / one.calls:.1f}",
         f"{1000 * one.engine_cpu_s / one.calls:.2f}",
+        f"{max(0.0, one.others):.1f}",
         f"{one.peak_mb:.0f}",
     )
 
