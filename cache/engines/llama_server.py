@@ -96,7 +96,7 @@ class LlamaServer:
 
     async def prefill(self, tokens: Sequence[int], *, slot: int | None = None) -> int:
         """With a slot, from nothing and in pieces: neither what was in it nor a reply that is written beside it moves
-        the borders of micro-batches."""
+        the borders of micro-batches, unless the slot before it is the one that writes."""
         if slot is None:
             return await self._compute({"prompt": list(tokens), "cache_prompt": True}, len(tokens))
         piece, computed = _PIECE_BATCHES * self.granularity, 0

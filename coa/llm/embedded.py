@@ -62,8 +62,8 @@ class EmbeddedEngine:
     """A model served by this process on 127.0.0.1 behind a random key, until `close`.
 
     Greedy answers repeat bit for bit as long as `n_parallel` is 1 and a re-used prefix is a multiple of
-    `MICRO_BATCH`: any other one moves the borders between computed batches, and with them the logits. Neighbours may
-    do so too, where their prompts are read at the same moment or four and more of them decode.
+    `MICRO_BATCH`: any other one moves the borders between computed batches, and with them the logits. So may what
+    the slot before it reads or writes at the same moment: llama.cpp computes slots in a row together.
     """
 
     def __init__(self, server: Any, *, path: Path, alias: str, api_key: str, served: _Served) -> None:

@@ -34,7 +34,10 @@ from coa.cache.states import StateKey
 from tests.tools.saving_engines import LlamaEngine, SavingEngine, StandIn, key_of
 
 _WORKERS = 2
-_SPARE_SLOT = _WORKERS
+_SLOT_OF = (0, 2)
+"""Of each process. llama.cpp computes what two slots next to each other have to read in common micro-batches, which is
+right to the last bit but one: only of slots apart is the same reply a proof that a state is whole."""
+_SPARE_SLOT = 4
 _POLL_S = 0.0005
 _WITHIN_S = 0.02
 """How long after a file appeared a kill may come: while it is written and digested, and its manifest is written."""
@@ -109,7 +112,7 @@ def worker(ground: Ground, slot: int, seed: int, *, once: bool) -> int:
     if pid:
         return pid
     try:
-        asyncio.run(_work(ground, slot, random.Random(seed), once=once))
+        asyncio.run(_work(ground, _SLOT_OF[slot], random.Random(seed), once=once))
     except BaseException:
         traceback.print_exc()
         os._exit(1)
@@ -185,7 +188,7 @@ class Hosts:
             self._engine.close()
         n_ctx = self.ground.n_tokens + 64
         self._engine = EngineProcess(
-            test_model_path(), slot_save_path=self.ground.folder, n_parallel=_WORKERS + 1, n_ctx=n_ctx, n_threads=2
+            test_model_path(), slot_save_path=self.ground.folder, n_parallel=_SPARE_SLOT + 1, n_ctx=n_ctx, n_threads=2
         )
         self.ground.engine = LlamaEngine(self._engine.root_url, self._engine.api_key, self.ground.n_tokens)
 
