@@ -18,6 +18,9 @@ _RISE, _FALL = 0.3, 0.1
 """How much of the way up a faster call takes a speed, and a slower one down."""
 _HOLD_KEEP = 0.8
 """What earlier calls' time in a slot still counts, after the next one."""
+_OWN_FROM = 8
+"""Calls after which a replica's own speed counts as much as the mean of its group. Equal replicas are the rule, and one
+that looks slow after a bad first call would be sent no other that could mend its name."""
 _LEAST_COMPUTED = 16
 _WHOLE = 256
 """Prompt tokens below which a time says more of the request than of the speed, and from which on it counts in full."""
@@ -46,6 +49,8 @@ class _Learned:
     decode_tps: float | None = None
     confidence: float | None = None
     hold_s: float | None = None
+    n_seen: int = 0
+    """Calls that speeds were learned from."""
 
     def split(self, computed: int, reply: int, wall_s: float, replica: Replica) -> tuple[float, float]:
         """The parts of a whole time that prompt and reply probably took, by what is known of the speeds."""
@@ -57,7 +62,8 @@ class _Learned:
 
 class Speeds:
     """Implements `coa.cache.kv_cache.Learning`. A replica that has not been measured yet is taken to be like the mean
-    of those that have, so that being new is neither an advantage nor a fault."""
+    of those that have, so that being new is neither an advantage nor a fault; the more calls it has had, the more its
+    own figures count."""
 
     def __init__(self) -> None:
         self._learned: dict[str, _Learned] = {}
@@ -65,11 +71,12 @@ class Speeds:
     def view(self, replica: Replica) -> Replica:
         """The replica with what has been learned; its own figures where nothing has been of any."""
         known = self._learned.get(replica.id, _Learned())
+        prefill_tps = _mean([k.prefill_tps for k in self._learned.values()], replica.prefill_tps)
+        decode_tps = _mean([k.decode_tps for k in self._learned.values()], replica.decode_tps)
         return replace(
             replica,
-            prefill_tps=known.prefill_tps
-            or _mean([k.prefill_tps for k in self._learned.values()], replica.prefill_tps),
-            decode_tps=known.decode_tps or _mean([k.decode_tps for k in self._learned.values()], replica.decode_tps),
+            prefill_tps=_shrunk(known.prefill_tps, prefill_tps, known.n_seen),
+            decode_tps=_shrunk(known.decode_tps, decode_tps, known.n_seen),
             confidence=_TRUST[replica.kind] if known.confidence is None else known.confidence,
             hold_s=known.hold_s or _mean([k.hold_s for k in self._learned.values()], replica.hold_s),
         )
@@ -96,6 +103,9 @@ class Speeds:
         if measured.completion_s is not None and measured.completion_s > 0 and measured.completion_tokens > 0:
             speed = measured.completion_tokens / measured.completion_s
             known = replace(known, decode_tps=_moved(known.decode_tps, speed, 1.0))
+        known = replace(
+            known, n_seen=known.n_seen + (measured.prompt_s is not None or measured.completion_s is not None)
+        )
         if predicted > 0:
             true = min(1.0, max(0, measured.cached_tokens) / predicted)
             before = _TRUST[replica.kind] if known.confidence is None else known.confidence
@@ -125,6 +135,7 @@ class Speeds:
             decode_tps=values.get("decode_tps") or None,
             confidence=None if trust is None else min(1.0, trust),
             hold_s=values.get("hold_s") or None,
+            n_seen=_OWN_FROM,
         )
 
     async def save(self, facts: Facts, replica: str) -> None:
@@ -138,6 +149,11 @@ def _moved(known: float | None, seen: float, weight: float) -> float:
     if known is None:
         return seen
     return known + weight * (_RISE if seen > known else _FALL) * (seen - known)
+
+
+def _shrunk(own: float | None, mean: float, n_seen: int) -> float:
+    """Between the mean of all and the replica's own."""
+    return mean if own is None else (n_seen * own + _OWN_FROM * mean) / (n_seen + _OWN_FROM)
 
 
 def _mean(values: list[float | None], otherwise: float) -> float:
