@@ -23,10 +23,10 @@ class Reader:
 
     def __init__(self, folder: Path, *more: str, **env: str) -> None:
         (folder / "book.txt").write_text("The cat sat on the mat.\n", encoding="utf-8")
-        # In a job in the background SIGINT is ignored, and that is inherited.
+        # In a job in the background SIGINT is ignored, under nohup SIGHUP, and that is inherited.
         command = [
             "env",
-            "--default-signal=INT",
+            "--default-signal=INT,HUP",
             sys.executable,
             str(ROOT / "tests" / "cli" / "conftest.py"),
             "ask",
