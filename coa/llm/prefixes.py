@@ -43,8 +43,8 @@ class Reservation(Protocol):
     """One attempt of one call. None of its methods raises but for cancellation."""
 
     async def choose(self, deployments: Sequence[str]) -> str | None:
-        """Which of these (ids, at least one) is to serve the call; None leaves it to the Router. May wait until the best
-        of them has room; called before the call's time limits begin."""
+        """Which of these (ids, at least one) is to serve the call; None leaves it to the Router. May wait until the
+        best of them has room; called before the call's time limits begin."""
         ...
 
     async def seat(self, deployment: str) -> None:
