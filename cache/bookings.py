@@ -90,23 +90,35 @@ class Booking:
             if len(engines) < len(deployments) or not engines:
                 return None  # an engine that cannot be asked has a right to calls too: the Router's turn
             await self._leave_seat()
-            while True:
-                await self._let_go()
-                self._wanted = await self._described(engines[0])
-                views = [self.cache.learned.view(e.replica) for e in engines]
-                self._choice = await self.cache.index.reserve(self._wanted, views)
-                if self._choice is None:
-                    return None
-                chosen = self.cache.engines[self._choice.replica]
-                self._replica = chosen.replica
-                if not chosen.slotted:
-                    return chosen.id
-                if not chosen.seats.locked():
-                    await self._take_seat(chosen)
-                    return chosen.id
-                # Worth waiting for, as things are now; when any seat is given back, another may be the better one.
-                await self.cache.freed.wait(self.group)
+            if not any(e.slotted for e in engines):
+                chosen = await self._reserved(engines)
+                return None if chosen is None else chosen.id
+            await engines[0].prefix_of(self.prompt)  # nobody else waits while an engine is asked for it
+            with self.cache.lines[self.group].joined() as place:
+                while True:
+                    await place.turn()
+                    if self._choice is not None and all(e.seats.locked() for e in engines):
+                        continue
+                    chosen = await self._reserved(engines)
+                    if chosen is None or not chosen.slotted:
+                        return None if chosen is None else chosen.id
+                    if not chosen.seats.locked():
+                        await self._take_seat(chosen)
+                        return chosen.id
+                    # Worth waiting for, as things are now; when a seat is given back, another may be the better one.
         return None
+
+    async def _reserved(self, engines: Sequence[ServedEngine]) -> ServedEngine | None:
+        """The index's choice, booked instead of what was booked before."""
+        await self._let_go()
+        self._wanted = await self._described(engines)
+        views = [self.cache.learned.view(e.replica) for e in engines]
+        self._choice = await self.cache.index.reserve(self._wanted, views)
+        if self._choice is None:
+            return None
+        chosen = self.cache.engines[self._choice.replica]
+        self._replica = chosen.replica
+        return chosen
 
     async def seat(self, deployment: str) -> None:
         """See `Reservation.seat`."""
@@ -158,7 +170,7 @@ class Booking:
         if self._prefix is None or self._prefix.state.n_tokens == 0:
             return Prepared(body)
         with self._forgiven("placing a prefix"):
-            if self._saving(engine):
+            if self.cache.saves(engine):
                 await self._place(engine)
                 body["cache_prompt"] = self._in_place
             else:
@@ -177,7 +189,7 @@ class Booking:
             self._prefix = self._prefix or await engine.prefix_of(self.prompt)
             if self._prefix is None or self._prefix.state.n_tokens == 0:
                 return None
-            if self._saving(engine):
+            if self.cache.saves(engine):
                 await self._place(engine)
             else:
                 self._prefilled = await self._prefill(engine, self._prefix)
@@ -210,6 +222,8 @@ class Booking:
                 elif engine is not None and not self.ahead and engine.slotted:
                     self.cache.spawn(_look_for_restart(self.cache, engine))
         finally:
+            if self._prefix is not None and self.cache.coming.get(self._prefix.state) == self.id:
+                del self.cache.coming[self._prefix.state]
             await self._leave_seat()
             await self._let_go()
 
@@ -228,7 +242,7 @@ class Booking:
             self._cause = "the engine did not have it any more"
         # An engine that tells what it holds is right, also where a prefix that is being computed was counted as a hit.
         told = engine.adapter.kind == "events"
-        if self._wanted is not None and not self._saving(engine) and not told:
+        if self._wanted is not None and not self.cache.saves(engine) and not told:
             await index.scored(self._wanted, replica, predicted=predicted, actual=measured.cached_tokens)
         if not told:
             await index.held(replica, prefix.hashes)
@@ -321,19 +335,19 @@ class Booking:
         chunk = int(labels["chunk"]) if "chunk" in labels else None
         await store.commit(key, file, StateOrigin(engine.group, labels.get("document", ""), chunk))
 
-    def _saving(self, engine: ServedEngine) -> bool:
-        return engine.adapter.saves and engine.id in self.cache.stores
-
-    async def _described(self, engine: ServedEngine) -> Wanted:
-        prefix = await engine.prefix_of(self.prompt)
-        saved = False
-        if prefix is not None and self._saving(engine):
+    async def _described(self, engines: Sequence[ServedEngine]) -> Wanted:
+        engine = engines[0]
+        prefix, saved = await engine.prefix_of(self.prompt), False
+        shared = self.cache.share(engines)
+        if prefix is not None and self.cache.saves(engine):
             saved = await self.cache.stores[engine.id].find(prefix.state) is not None
-        return wanted_of(self.id, engine, prefix, self.prompt, self.decoding, saved=saved)
+            # A call that comes while another one computes the state waits for that one, wherever it is sent.
+            saved = saved or (shared and self.cache.coming.setdefault(prefix.state, self.id) != self.id)
+        return wanted_of(self.id, engine, prefix, self.prompt, self.decoding, saved=saved, shared=shared)
 
     def _patience_s(self, engine: ServedEngine) -> float:
         """A state that was saved can be restored into any slot; else see `patience_s`."""
-        if self._prefix is None or self._saving(engine):
+        if self._prefix is None or self.cache.saves(engine):
             return 0.0
         seen, n_active = self.cache.learned.view(engine.replica), self.cache.active_at(engine)
         queue_s = 0.0 if self._choice is None else self._choice.seconds
@@ -358,7 +372,7 @@ class Booking:
                 await asyncio.shield(self.cache.index.unseat(self.id, engine.replica, slot, holds))
         finally:
             engine.seats.release()
-            self.cache.freed.tell(self.group)
+            self.cache.lines[self.group].tell()
 
     async def _let_go(self) -> None:
         choice, replica, self._choice = self._choice, self._replica, None

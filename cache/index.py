@@ -35,6 +35,8 @@ class Replica:
     """Tokens that its memory holds; 0: unknown."""
     hold_s: float = 0.0
     """How long a call has one of its slots, learned; 0: unknown."""
+    work_tokens: float = 0.0
+    """Prompt tokens that it computed lately, in whatever measure all replicas share."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +58,9 @@ class Wanted:
     restore_s: float = 0.0
     affinity: str = ""
     """What belongs together (document and chunk range); breaks ties by rendezvous hashing."""
+    shared: bool = False
+    """What one replica computes of it any other one restores, and what is in a replica's own memory is not used:
+    then no replica is the better place for it, and ties go to the one that has worked least."""
 
 
 @dataclass(frozen=True, slots=True)

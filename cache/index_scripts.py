@@ -31,16 +31,16 @@ if not boot then return {''} end
 local now, deadline, request, ttl = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3], ARGV[4]
 local n_prompt, n_out, state, restore = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8])
 local block, wanted, packed, sizes = tonumber(ARGV[9]), ARGV[10], ARGV[11], ARGV[12]
-local n, count = #packed / 16, (#ARGV - 12) / 8
+local shared, n, count = ARGV[13] == '1', #packed / 16, (#ARGV - 13) / 9
 local views, in_flight, occupied = {}, 0, 0
 local function tokens_of(depth) return depth > 0 and tonumber(string.sub(sizes, 8 * depth - 7, 8 * depth)) or 0 end
 for r = 1, count do
-  local k, a = 3 + 4 * (r - 1), 12 + 8 * (r - 1)
+  local k, a = 3 + 4 * (r - 1), 13 + 9 * (r - 1)
   local ix, fw, sl, ch = KEYS[k + 1], KEYS[k + 2], KEYS[k + 3], KEYS[k + 4]
   local view = load_of(fw, packed, n, now)
   view.prefill, view.decode, view.trust = tonumber(ARGV[a + 1]), tonumber(ARGV[a + 2]), tonumber(ARGV[a + 3])
   view.slots, view.capacity, view.owned = tonumber(ARGV[a + 4]), tonumber(ARGV[a + 5]), ARGV[a + 6] == 'owned'
-  view.rank, view.hold = tonumber(ARGV[a + 7]), tonumber(ARGV[a + 8])
+  view.rank, view.hold, view.work = tonumber(ARGV[a + 7]), tonumber(ARGV[a + 8]), tonumber(ARGV[a + 9])
   view.occupied = redis.call('ZCARD', ix) * block
   local held = depth_held(ix, packed, n, now)
   view.hit, view.held = tokens_of(math.max(view.depth, held)), tokens_of(held)
@@ -56,7 +56,8 @@ for r = 1, count do
 end
 local crowd, limit = math.min(CROWD, in_flight / count), nil
 for _, view in ipairs(views) do
-  local computed, again = (n_prompt - view.trust * view.hit) / view.prefill, 1.0 / view.prefill
+  local hit = shared and 0 or view.trust * view.hit
+  local computed, again = (n_prompt - hit) / view.prefill, shared and 0 or 1.0 / view.prefill
   if view.owned and state > 0 then
     computed = math.min(computed, restore + (n_prompt - state) / view.prefill)
     again = math.min(again, restore / state)
@@ -81,11 +82,12 @@ for r, view in ipairs(views) do
   local equal = view.cost <= limit and view.own <= least + TIE * n_prompt / view.prefill
   local over = view.occupied > bound
   local key = over and {1, view.occupied, view.rank} or {0, 0, view.rank}
+  if shared then key = {0, view.work + view.uncached, view.rank} end
   local before = best_key and (key[1] < best_key[1] or key[1] == best_key[1]
     and (key[2] < best_key[2] or key[2] == best_key[2] and key[3] < best_key[3]))
   if equal and (not best or before) then best, place, best_key = view, r, key end
 end
-local uncached = math.max(0, n_prompt - best.hit)
+local uncached = math.max(0, n_prompt - (shared and 0 or best.hit))
 if best.owned then uncached = math.min(uncached, math.max(0, n_prompt - state)) end
 book(KEYS[3 + 4 * (place - 1) + 2], request, deadline, now, uncached, n_out, packed, ttl)
 local told = {boot, place, best.hit, string.format('%.17g', best.cost), uncached, best.held}

@@ -18,7 +18,7 @@ from coa.cache.kv_stats import KvStats
 from coa.cache.served_engines import ServedEngine
 from coa.cache.speeds import Facts
 from coa.cache.states import StateKey, StateStore
-from coa.cache.waiting import Freed
+from coa.cache.waiting import Line
 from coa.errors import CacheError, ConfigError
 from coa.llm.chat import Decoding
 from coa.llm.prefixes import Measured
@@ -90,7 +90,9 @@ class KvCache:
             engine.on_ready = self._opened
         self.ahead = PrefillAhead(self, most=most_ahead)
         self._ahead: dict[StateKey, int] = {}
-        self.freed = Freed()
+        self.lines = {group: Line() for group in self._groups}
+        self.coming: dict[StateKey, str] = {}
+        """States that are nowhere yet, and the booking that computes each."""
         self._active: dict[str, Booking] = {}
         self._background: set[asyncio.Task[None]] = set()
         self._renewing: asyncio.Task[None] | None = None
@@ -130,6 +132,15 @@ class KvCache:
             return await booking.compute(chosen)
         finally:
             await booking.done(None)
+
+    def saves(self, engine: ServedEngine) -> bool:
+        """Whether its states are saved, and restored from where this process sees them."""
+        return engine.adapter.saves and engine.id in self.stores
+
+    def share(self, engines: Sequence[ServedEngine]) -> bool:
+        """Whether each of them restores what any one of them saved."""
+        kept = {(id(self.stores[e.id]), e.identity) if self.saves(e) else None for e in engines}
+        return len(kept) == 1 and None not in kept
 
     def spawn(self, work: Coroutine[object, object, None]) -> None:
         """Keeps a task until it is done."""

@@ -251,11 +251,12 @@ class RedisIndex:
         args: list[str | bytes] = [_number(now), _number(now + self._booking_lease_s), wanted.request]
         args += [str(_KEYS_LIFETIME_S), str(wanted.n_prompt), str(wanted.n_out), str(wanted.state_tokens)]
         args += [repr(float(wanted.restore_s)), str(self._block_tokens), last, b"".join(wanted.hashes), sizes]
+        args += ["1" if wanted.shared else "0"]
         for replica, rank in zip(replicas, ranks(wanted, replicas), strict=True):
             args += [repr(max(LEAST_SPEED, float(replica.prefill_tps)))]
             args += [repr(max(LEAST_SPEED, float(replica.decode_tps))), repr(float(replica.confidence))]
             args += [str(max(1, replica.slots)), str(replica.capacity_tokens), replica.kind, str(rank)]
-            args += [repr(float(replica.hold_s))]
+            args += [repr(float(replica.hold_s)), repr(float(replica.work_tokens))]
         return args
 
     def _look_at_boot(self, answer: Any) -> None:

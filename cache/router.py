@@ -73,7 +73,8 @@ class Picked(NamedTuple):
 def prefill_seconds(wanted: Wanted, view: View) -> float:
     """To compute the prompt there, or to restore what was saved of it and compute the rest."""
     replica, prefill_tps = view.replica, max(LEAST_SPEED, view.replica.prefill_tps)
-    computed = (wanted.n_prompt - replica.confidence * view.hit_tokens) / prefill_tps
+    hit = 0.0 if wanted.shared else replica.confidence * view.hit_tokens
+    computed = (wanted.n_prompt - hit) / prefill_tps
     if replica.kind == "owned" and wanted.state_tokens > 0:
         restored = wanted.restore_s + (wanted.n_prompt - wanted.state_tokens) / prefill_tps
         computed = min(computed, restored)
@@ -94,15 +95,16 @@ def seconds(wanted: Wanted, view: View, crowd: float) -> float:
     if view.in_flight >= slots:
         hold = replica.hold_s or view.queued_out / decode_tps / view.in_flight
         wait = (view.in_flight - slots + 1) / slots * hold
-    again = 1.0 / prefill_tps
+    again = 0.0 if wanted.shared else 1.0 / prefill_tps
     if replica.kind == "owned" and wanted.state_tokens > 0:
         again = min(again, wanted.restore_s / wanted.state_tokens)
     return queue + wait + (1.0 + crowd) * prefill_seconds(wanted, view) + view.evict_tokens * again
 
 
 def choose(wanted: Wanted, views: Sequence[View]) -> Picked | None:
-    """The view with the least seconds; among equals the one that computes least; of these the affinity's home by
-    rendezvous hashing, as long as it does not hold much more than its share. None without views."""
+    """The view with the least seconds; among equals the one that computes least; of these the one that has worked
+    least where states are shared, else the affinity's home by rendezvous hashing, as long as it does not hold much
+    more than its share. None without views."""
     if not views:
         return None
     crowd = min(MAX_CROWD, sum(view.in_flight for view in views) / len(views))
@@ -113,12 +115,14 @@ def choose(wanted: Wanted, views: Sequence[View]) -> Picked | None:
     least = min(own[i] for i in range(len(views)) if costs[i] <= limit)
     held = sum(view.occupied_tokens for view in views)
     bound = BOUND * (held + wanted.n_prompt) / len(views)
-    place, best = -1, (2, 0, 0)
+    place, best = -1, (2.0, 0.0, 0)
     for i, view in enumerate(views):
         slack = TIE_SHARE * wanted.n_prompt / max(LEAST_SPEED, view.replica.prefill_tps)
         if costs[i] <= limit and own[i] <= least + slack:
             over = view.occupied_tokens > bound
-            rank = (1, view.occupied_tokens, order[i]) if over else (0, 0, order[i])
+            rank = (1.0, view.occupied_tokens, order[i]) if over else (0.0, 0.0, order[i])
+            if wanted.shared:
+                rank = (0.0, view.replica.work_tokens + view.queued_tokens, order[i])
             if rank < best:
                 place, best = i, rank
     return Picked(place, costs[place])

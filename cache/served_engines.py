@@ -91,6 +91,11 @@ class ServedEngine:
         return self.deployment.id
 
     @property
+    def identity(self) -> bytes | None:
+        """What its states depend on; None until it has been asked."""
+        return self._root
+
+    @property
     def slotted(self) -> bool:
         """Whether calls name the slot that they want."""
         return self.adapter.kind == "owned"

@@ -21,6 +21,9 @@ _HOLD_KEEP = 0.8
 _OWN_FROM = 8
 """Calls after which a replica's own speed counts as much as the mean of its group. Equal replicas are the rule, and one
 that looks slow after a bad first call would be sent no other that could mend its name."""
+_WORK_KEEP = 0.99
+"""What the work of earlier calls still counts, after the next one: a replica that is new is not made to catch up on
+days."""
 _LEAST_COMPUTED = 16
 _WHOLE = 256
 """Prompt tokens below which a time says more of the request than of the speed, and from which on it counts in full."""
@@ -67,6 +70,7 @@ class Speeds:
 
     def __init__(self) -> None:
         self._learned: dict[str, _Learned] = {}
+        self._work: dict[str, float] = {}
 
     def view(self, replica: Replica) -> Replica:
         """The replica with what has been learned; its own figures where nothing has been of any."""
@@ -79,6 +83,7 @@ class Speeds:
             decode_tps=_shrunk(known.decode_tps, decode_tps, known.n_seen),
             confidence=_TRUST[replica.kind] if known.confidence is None else known.confidence,
             hold_s=known.hold_s or _mean([k.hold_s for k in self._learned.values()], replica.hold_s),
+            work_tokens=self._work.get(replica.id, 0.0),
         )
 
     def observe(
@@ -94,6 +99,8 @@ class Speeds:
         tells no times, `wall_s` is the whole call's; `held_s` is how long it had its slot, where there are slots."""
         known = self._learned.get(replica.id, _Learned())
         computed = max(0, measured.prompt_tokens - measured.cached_tokens)
+        self._work = {name: _WORK_KEEP * tokens for name, tokens in self._work.items()}
+        self._work[replica.id] = self._work.get(replica.id, 0.0) + computed
         if measured.prompt_s is None and measured.completion_s is None and wall_s is not None:
             prompt_s, reply_s = known.split(computed, measured.completion_tokens, wall_s, replica)
             measured = replace(measured, prompt_s=prompt_s, completion_s=reply_s)

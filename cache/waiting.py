@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 
 from coa.cache.index import Replica, Wanted
 from coa.cache.placement import affinity
@@ -13,7 +14,7 @@ from coa.llm.call_labels import call_labels
 from coa.llm.chat import Decoding
 from coa.reading import Prompt
 
-__all__ = ["Freed", "affinity_of", "expected_reply", "patience_s", "wanted_of"]
+__all__ = ["Line", "Place", "affinity_of", "expected_reply", "patience_s", "wanted_of"]
 
 _CHARS_PER_TOKEN = 3.5
 _RESTORE_S_PER_TOKEN = 2e-5
@@ -22,29 +23,69 @@ _LOOK_AGAIN_S = 1.0
 """Slots of an engine may also be given back by other processes, which tell nobody."""
 
 
-class Freed:
-    """Tells those that wait for a seat at any engine of a group, the longest-waiting first, that one was given back."""
+class Line:
+    """Calls that look for a seat at any engine of a group: one at a time, and whoever came first looks first.
+
+    A seat that was given back goes to the call that has waited longest and for which it is good enough. Without an
+    order, calls that come just then take it, and under load the same few wait for all the others.
+    """
 
     def __init__(self) -> None:
-        self._waiting: dict[str, list[asyncio.Future[None]]] = {}
+        self._places: list[Place] = []
+        self._looking: Place | None = None
 
-    async def wait(self, group: str) -> None:
-        """Until one is, or a moment has gone by."""
-        told = asyncio.get_running_loop().create_future()
-        waiting = self._waiting.setdefault(group, [])
-        waiting.append(told)
+    @contextlib.contextmanager
+    def joined(self) -> Iterator[Place]:
+        """A place at its end, until it is left."""
+        place = Place(self)
+        self._places.append(place)
         try:
-            await asyncio.wait([told], timeout=_LOOK_AGAIN_S)
+            yield place
         finally:
-            told.cancel()
-            if told in waiting:
-                waiting.remove(told)
+            self._places.remove(place)
+            self.looked(place)
 
-    def tell(self, group: str) -> None:
-        """One was given back."""
-        for told in self._waiting.pop(group, []):
-            if not told.done():
-                told.set_result(None)
+    def tell(self) -> None:
+        """A seat was given back: everyone may look again."""
+        for place in self._places:
+            place.news = True
+        self.call_next()
+
+    def looked(self, place: Place) -> None:
+        """Ends its turn, where it has one."""
+        if self._looking is place:
+            self._looking = None
+        self.call_next()
+
+    def call_next(self) -> None:
+        """Gives the turn to the first one that has something to look at, where nobody has it."""
+        if self._looking is None:
+            self._looking = next((place for place in self._places if place.news), None)
+            if self._looking is not None:
+                self._looking.news = False
+                self._looking.called.set()
+
+
+class Place:
+    """Of one call in a `Line`."""
+
+    def __init__(self, line: Line) -> None:
+        self._line = line
+        self.called = asyncio.Event()
+        self.news = True
+        """Whether there is something to look at that it has not seen."""
+
+    async def turn(self) -> None:
+        """Ends the turn that it had; comes back when it has the next one: at first when those before have looked,
+        later when there is news, or a moment has gone by."""
+        self.called.clear()
+        self._line.looked(self)
+        if not self.news:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self.called.wait(), _LOOK_AGAIN_S)
+            self.news = not self.called.is_set()
+            self._line.call_next()
+        await self.called.wait()
 
 
 def expected_reply(decoding: Decoding) -> int:
@@ -53,9 +94,16 @@ def expected_reply(decoding: Decoding) -> int:
 
 
 def wanted_of(
-    request: str, engine: ServedEngine, prefix: Prefix | None, prompt: Prompt, decoding: Decoding, *, saved: bool
+    request: str,
+    engine: ServedEngine,
+    prefix: Prefix | None,
+    prompt: Prompt,
+    decoding: Decoding,
+    *,
+    saved: bool,
+    shared: bool = False,
 ) -> Wanted:
-    """The call as the index sees it; `saved`: the aligned prefix can be restored."""
+    """The call as the index sees it; `saved`: the aligned prefix can be restored; `shared`: by any replica."""
     n_tail = (len(prompt.tail) + (0 if prefix else len(prompt.system))) / _CHARS_PER_TOKEN
     n_prefix = 0 if prefix is None else len(prefix.tokens)
     n_saved = prefix.state.n_tokens if saved and prefix is not None else 0
@@ -68,6 +116,7 @@ def wanted_of(
         state_tokens=n_saved,
         restore_s=n_saved * _RESTORE_S_PER_TOKEN,
         affinity=affinity_of(engine, prefix, call_labels()),
+        shared=shared,
     )
 
 

@@ -1,13 +1,14 @@
 """Three replicas, six documents, four questions each: what routing and saved states are worth. Prints Markdown.
 
     python -m tests.bench.routing [--small] [--points 0.5 0.9 1.5 unsaturated] [--arms simple-shuffle ours …]
-                                  [--sglang-python PATH]
+                                  [--repeats N] [--sglang-python PATH]
 
 Replicas are llama.cpp server processes with one thread each. Questions come at random moments (Poisson, the same ones
 for each arm) whether or not earlier ones are done; a question is a chain: the chunks of its document one after the
 other, each prompt as a worker's, the notes that came before in its tail. All arms call the same servers, which are
 emptied before each; computed tokens are the servers' own count. The unsaturated point has three of the documents, and
-time between the questions.
+time between the questions. With --repeats all arms take turns, so that what else the machine does meets each of them,
+and every figure is a mean, with the least and the greatest behind it.
 
 The arm "sglang-router" needs that package in an environment of its own (it is no dependency of coa): --sglang-python
 or COA_SGLANG_PYTHON names its interpreter; the arm is left out without one.
@@ -96,6 +97,12 @@ class Outcome:
         mean = statistics.mean(self.computed)
         return statistics.pstdev(self.computed) / mean if mean else 0.0
 
+    def ttft(self, share: float) -> float:
+        """Seconds to the first piece of the reply that this share of the calls (in tenths) did not exceed."""
+        if len(self.ttft_s) < 2:
+            return 0.0
+        return statistics.quantiles(self.ttft_s, n=10)[round(10 * share) - 1]
+
 
 class Point(NamedTuple):
     """A share of the working set that fits into all slots together, and the load there."""
@@ -120,6 +127,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--small", action="store_true", help="three documents, two questions")
     parser.add_argument("--points", nargs="+", default=["0.5", "0.9", "1.5", "unsaturated"])
     parser.add_argument("--arms", nargs="+", default=list(ARMS), choices=list(ARMS))
+    parser.add_argument("--repeats", type=int, default=1, metavar="N", help="of every point, the arms taking turns")
     parser.add_argument("--sglang-python", default=os.environ.get("COA_SGLANG_PYTHON", ""))
     args = parser.parse_args(arguments)
     full = Load(n_documents=3, n_chunks=2, n_questions=2) if args.small else Load()
@@ -128,7 +136,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(f"\n## Routing: {N_REPLICAS} llama.cpp servers, {os.cpu_count()} cores\n", flush=True)
     fine = True
     for point in points:
-        outcomes = asyncio.run(measured(point, args.arms, args.sglang_python))
+        outcomes = asyncio.run(measured(point, list(args.arms) * max(1, args.repeats), args.sglang_python))
         _print(point, outcomes)
         fine &= _holds(outcomes)
     return 0 if fine else 1
@@ -143,18 +151,39 @@ def _print(point: Point, outcomes: Sequence[Outcome]) -> None:
     )
     print("| arm | computed tokens | of simple-shuffle's | makespan s | TTFT p50 s | p90 s | imbalance | failed |")
     print("| --- | --- | --- | --- | --- | --- | --- | --- |")
-    shuffle = next((sum(each.computed) for each in outcomes if each.arm == "simple-shuffle"), 0)
-    for each in outcomes:
-        share = f"{sum(each.computed) / shuffle:.2f}" if shuffle else ""
-        deciles = statistics.quantiles(each.ttft_s, n=10) if len(each.ttft_s) > 1 else [0.0] * 9
-        times = f"{each.makespan_s:.1f} | {deciles[4]:.2f} | {deciles[8]:.2f}"
-        print(f"| {each.arm} | {sum(each.computed):,} | {share} | {times} | {each.imbalance:.2f} | {each.failed} |")
+    by_arm = _by_arm(outcomes)
+    shuffle = statistics.mean(sum(each.computed) for each in by_arm.get("simple-shuffle", outcomes))
+    for arm, runs in by_arm.items():
+        tokens = [float(sum(each.computed)) for each in runs]
+        share = f"{statistics.mean(tokens) / shuffle:.2f}" if "simple-shuffle" in by_arm else ""
+        times = " | ".join(
+            _spread(values, 2) for values in ([each.ttft(0.5) for each in runs], [each.ttft(0.9) for each in runs])
+        )
+        makespan, imbalance = _spread([each.makespan_s for each in runs], 1), _spread([e.imbalance for e in runs], 2)
+        failed = sum(each.failed for each in runs)
+        print(f"| {arm} | {_spread(tokens, 0)} | {share} | {makespan} | {times} | {imbalance} | {failed} |")
     sys.stdout.flush()
+
+
+def _by_arm(outcomes: Sequence[Outcome]) -> dict[str, list[Outcome]]:
+    """The runs of each, in the order in which arms were first run."""
+    found: dict[str, list[Outcome]] = {}
+    for each in outcomes:
+        found.setdefault(each.arm, []).append(each)
+    return found
+
+
+def _spread(values: Sequence[float], digits: int) -> str:
+    """The mean, and from several values the least and the greatest."""
+    mean = f"{statistics.mean(values):,.{digits}f}"
+    if len(values) == 1:
+        return mean
+    return f"{mean} ({min(values):,.{digits}f}–{max(values):,.{digits}f})"
 
 
 def _holds(outcomes: Sequence[Outcome]) -> bool:
     """Whether ours computes no more than any other arm (5 % are noise) and 0.67 of simple-shuffle's at most."""
-    computed = {each.arm: sum(each.computed) for each in outcomes}
+    computed = {arm: statistics.mean(sum(each.computed) for each in runs) for arm, runs in _by_arm(outcomes).items()}
     ours = [tokens for arm, tokens in computed.items() if arm.startswith("ours")]
     others = [tokens for arm, tokens in computed.items() if not arm.startswith("ours")]
     if not ours or not others:

@@ -82,6 +82,18 @@ def test_a_report_without_times_or_computed_tokens_teaches_nothing(measured: Mea
     assert (speeds.view(REPLICA).prefill_tps, speeds.view(REPLICA).decode_tps) == (1000.0, 50.0)
 
 
+def test_work_is_what_a_replica_computed_lately() -> None:
+    speeds = Speeds()
+    for replica, computed in ((REPLICA, 300), (OTHER, 100), (OTHER, 250)):
+        speeds.observe(replica, Measured(1000, 1000 - computed, 20, prompt_s=1.0), predicted=0)
+    assert 340.0 < speeds.view(OTHER).work_tokens < 350.0
+    assert 290.0 < speeds.view(REPLICA).work_tokens < 300.0
+    assert speeds.view(replace(REPLICA, id="new")).work_tokens == 0.0
+    for _ in range(600):
+        speeds.observe(OTHER, Measured(100, 0, 20, prompt_s=1.0), predicted=0)
+    assert speeds.view(REPLICA).work_tokens < 1.0, "nobody has to catch up on days"
+
+
 def test_confidence_follows_what_became_of_predictions() -> None:
     speeds = Speeds()
     assert speeds.view(REPLICA).confidence == 0.9
@@ -103,7 +115,7 @@ async def test_what_was_learned_outlives_the_process() -> None:
     await before.save(facts, "unknown")
     for name in ("a", "unknown"):
         await after.load(facts, name)
-    assert after.view(REPLICA) == before.view(REPLICA)
+    assert after.view(REPLICA) == replace(before.view(REPLICA), work_tokens=0.0)
     after.observe(OTHER, Measured(900, 0, 0, prompt_s=1.0), predicted=0)
     assert 200.0 < after.view(OTHER).prefill_tps < 900.0, "its own, and that of the one that was remembered"
     await facts.close()

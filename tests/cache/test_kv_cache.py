@@ -334,11 +334,50 @@ async def test_a_state_knows_its_chunk_and_ranges_of_a_long_document_have_homes_
         await w.call()
         booking = w.cache.reserve("m", PROMPT, DECODING)
         assert booking is not None
-        assert (await booking._described(engine)).affinity == "sha"
+        assert (await booking._described([engine])).affinity == "sha"
         engine.replica = replace(engine.replica, capacity_tokens=4 * len(PROMPT.prefix))
-        assert (await booking._described(engine)).affinity == "sha:1"  # three chunks a replica
+        assert (await booking._described([engine])).affinity == "sha:1"  # three chunks a replica
     (manifest,) = w.states.manifests.values()
     assert (manifest.origin.document, manifest.origin.chunk) == ("sha", 5)
+
+
+async def test_a_state_that_another_call_computes_counts_as_saved_where_all_can_restore_it(tmp_path: Path) -> None:
+    w = world(tmp_path, "a", "b")
+    engines = list(w.cache.engines.values())
+    first, second, third = (w.cache.reserve("m", PROMPT, DECODING) for _ in range(3))
+    assert first is not None
+    assert second is not None
+    assert third is not None
+    assert await first.choose(["a", "b"])
+    assert (await first._described(engines)).state_tokens == 0
+    told = await second._described(engines)
+    assert told.shared
+    assert told.state_tokens > 0
+    await first.seat("a")
+    await first.done(None)  # it failed
+    assert (await third._described(engines)).state_tokens == 0
+    await third.seat("a")
+    await third.prepare("a")
+    await third.done(None)
+    assert (await second._described(engines)).state_tokens > 0
+    assert not w.cache.coming
+
+
+async def test_states_are_shared_only_by_engines_of_one_kind_and_folder(tmp_path: Path) -> None:
+    w = world(tmp_path, "a", "b")
+    a, b = w.cache.engines.values()
+    assert await a.ready()
+    assert await b.ready()
+    assert w.cache.share([a, b])
+    w.engines["b"].saves = False
+    assert not w.cache.share([a, b])
+    w.engines["b"].saves = True
+    b._root = root_hash("other weights")
+    assert not w.cache.share([a, b])
+    b._root = a.identity
+    w.cache.stores = {"a": w.states, "b": InMemoryStates(tmp_path)}
+    assert not w.cache.share([a, b])
+    assert w.cache.share([b])
 
 
 async def test_a_restart_is_noticed_after_a_failed_call(tmp_path: Path) -> None:

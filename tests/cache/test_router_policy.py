@@ -78,6 +78,19 @@ def test_pinned_prefixes_are_spared() -> None:
     assert best([view("a", evict_tokens=3000), view("b")]) == "b"
 
 
+def test_where_states_are_shared_the_one_that_has_worked_least_takes_what_is_equal() -> None:
+    call = wanted(shared=True, state_tokens=1900, affinity="book")
+    views = [view(name, kind="owned", work_tokens=5000.0) for name in "abc"]
+    for least in range(3):
+        rested = [replace(v, replica=replace(v.replica, work_tokens=100.0)) if i == least else v
+                  for i, v in enumerate(views)]  # fmt: skip
+        assert best(rested, call) == "abc"[least]
+    holds = [view("a", kind="owned", hit_tokens=1900, work_tokens=1.0), view("b", kind="owned", evict_tokens=9000)]
+    assert best(holds, call) == "b", "what is in a slot is overwritten by the state, so it is worth nothing"
+    queued = view("b", kind="owned", in_flight=1, queued_tokens=4000, queued_out=50)
+    assert best([holds[0], queued], call) == "a", "it is still the seconds that count first"
+
+
 def test_when_many_calls_wait_computing_twice_is_dearer_than_waiting() -> None:
     quiet = [view("a", hit_tokens=1900, in_flight=1, queued_tokens=2900, queued_out=50), view("b")]
     busy = [view("a", slots=8, hit_tokens=1900, in_flight=3, queued_tokens=4900, queued_out=150)]
@@ -168,6 +181,7 @@ def situations(draw: st.DrawFn) -> tuple[list[Replica], list[tuple[Any, ...]], W
             draw(st.sampled_from([0.0, 0.35, 0.9, 1.0])),
             draw(st.sampled_from([0, 640, 64 * 30])),
             draw(st.sampled_from([0.0, 0.3, 7.1])),
+            draw(st.sampled_from([0.0, 10.5, 4000.0])),
         )
         for i in range(draw(st.integers(1, 4)))
     ]
@@ -199,6 +213,7 @@ def situations(draw: st.DrawFn) -> tuple[list[Replica], list[tuple[Any, ...]], W
         state_tokens=draw(st.sampled_from([0, 128, 512])),
         restore_s=draw(st.sampled_from([0.0, 0.03, 2.0])),
         affinity=draw(st.sampled_from(["", "book"])),
+        shared=draw(st.booleans()),
     )
     return replicas, told, call
 
