@@ -94,11 +94,9 @@ class Booking:
                 chosen = await self._reserved(engines)
                 return None if chosen is None else chosen.id
             await engines[0].prefix_of(self.prompt)  # nobody else waits while an engine is asked for it
-            with self.cache.lines[self.group].joined() as place:
+            with self.cache.lines[engines[0].group].joined() as place:
                 while True:
                     await place.turn()
-                    if self._choice is not None and all(e.seats.locked() for e in engines):
-                        continue
                     chosen = await self._reserved(engines)
                     if chosen is None or not chosen.slotted:
                         return None if chosen is None else chosen.id
@@ -372,7 +370,7 @@ class Booking:
                 await asyncio.shield(self.cache.index.unseat(self.id, engine.replica, slot, holds))
         finally:
             engine.seats.release()
-            self.cache.lines[self.group].tell()
+            self.cache.lines[engine.group].tell()
 
     async def _let_go(self) -> None:
         choice, replica, self._choice = self._choice, self._replica, None

@@ -7,6 +7,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from functools import partial
 from itertools import islice
 from typing import Protocol
 
@@ -90,7 +91,7 @@ class KvCache:
             engine.on_ready = self._opened
         self.ahead = PrefillAhead(self, most=most_ahead)
         self._ahead: dict[StateKey, int] = {}
-        self.lines = {group: Line() for group in self._groups}
+        self.lines = {group: Line(partial(self.has_room, group)) for group in self._groups}
         self.coming: dict[StateKey, str] = {}
         """States that are nowhere yet, and the booking that computes each."""
         self._active: dict[str, Booking] = {}

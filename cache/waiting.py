@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 from coa.cache.index import Replica, Wanted
 from coa.cache.placement import affinity
@@ -30,7 +30,9 @@ class Line:
     order, calls that come just then take it, and under load the same few wait for all the others.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, has_room: Callable[[], bool]) -> None:
+        """`has_room`: whether any seat is free; as long as none is, only those look that never did."""
+        self._has_room = has_room
         self._places: list[Place] = []
         self._looking: Place | None = None
 
@@ -59,11 +61,13 @@ class Line:
 
     def call_next(self) -> None:
         """Gives the turn to the first one that has something to look at, where nobody has it."""
-        if self._looking is None:
-            self._looking = next((place for place in self._places if place.news), None)
-            if self._looking is not None:
-                self._looking.news = False
-                self._looking.called.set()
+        if self._looking is not None:
+            return
+        room = self._has_room()
+        self._looking = next((p for p in self._places if p.news and (room or not p.has_looked)), None)
+        if self._looking is not None:
+            self._looking.news, self._looking.has_looked = False, True
+            self._looking.called.set()
 
 
 class Place:
@@ -74,6 +78,7 @@ class Place:
         self.called = asyncio.Event()
         self.news = True
         """Whether there is something to look at that it has not seen."""
+        self.has_looked = False
 
     async def turn(self) -> None:
         """Ends the turn that it had; comes back when it has the next one: at first when those before have looked,
@@ -83,8 +88,9 @@ class Place:
         if not self.news:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self.called.wait(), _LOOK_AGAIN_S)
-            self.news = not self.called.is_set()
-            self._line.call_next()
+            if not self.called.is_set():
+                self.news = True
+                self._line.call_next()
         await self.called.wait()
 
 

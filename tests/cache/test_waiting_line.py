@@ -17,8 +17,8 @@ class Room:
     """Some seats, and guests who take one where they accept it."""
 
     def __init__(self, n_seats: int) -> None:
-        self.line = Line()
         self.free = set(range(n_seats))
+        self.line = Line(lambda: bool(self.free))
         self.seated: list[str] = []
         self.looks: list[str] = []
 
@@ -57,6 +57,18 @@ async def test_a_seat_goes_to_whoever_has_waited_longest_not_to_whoever_comes_ju
         room.give_back(seat)
     await asyncio.gather(*guests)
     assert room.seated[3:] == ["late 0", "late 1", "late 2"]
+
+
+async def test_only_as_many_look_as_there_may_be_seats_for() -> None:
+    room = Room(0)
+    guests = [asyncio.create_task(room.guest(name)) for name in "abc"]
+    await settled()
+    room.give_back(0)
+    await settled()
+    assert room.looks == ["a", "b", "c", "a"]
+    for seat in (1, 2):
+        room.give_back(seat)
+    await asyncio.gather(*guests)
 
 
 async def test_a_seat_that_the_first_one_does_not_want_goes_to_the_next() -> None:
