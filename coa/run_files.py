@@ -98,22 +98,36 @@ def append_line(path: Path, value: object) -> None:
 def append_lines(path: Path, values: Iterable[object]) -> None:
     """Adds a JSON line for each value, all at once; otherwise as `append_line`."""
     lines = "".join(json_of(value) + "\n" for value in values).encode()
-    with storage_errors(path), path.open("ab+") as file:
-        end = file.seek(0, os.SEEK_END)
-        if end:
-            file.seek(end - 1)
-            if file.read(1) != b"\n":
-                file.seek(0)
-                end = file.read().rfind(b"\n") + 1
-                file.truncate(end)
+    # By the system's own calls: a Python file makes three times as many, and at each the interpreter changes hands.
+    with storage_errors(path):
+        file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
-            file.write(lines)
-            file.flush()
-            os.fsync(file.fileno())
-        except OSError:
-            with contextlib.suppress(OSError):
-                file.truncate(end)
-            raise
+            end = _end_of_lines(file)
+            try:
+                _write_all(file, lines)
+                os.fsync(file)
+            except OSError:
+                with contextlib.suppress(OSError):
+                    os.ftruncate(file, end)
+                raise
+        finally:
+            os.close(file)
+
+
+def _end_of_lines(file: int) -> int:
+    """Where the last whole line ends; what follows it is cut off."""
+    end = os.lseek(file, 0, os.SEEK_END)
+    if end and os.pread(file, 1, end - 1) != b"\n":
+        with open(file, "rb", closefd=False) as torn:
+            torn.seek(0)
+            end = torn.read().rfind(b"\n") + 1
+        os.ftruncate(file, end)
+    return end
+
+
+def _write_all(file: int, data: bytes) -> None:
+    while data:
+        data = data[os.write(file, data) :]
 
 
 def read_json(path: Path) -> dict[str, Any]:

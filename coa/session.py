@@ -19,6 +19,7 @@ from pydantic import ValidationError
 
 from coa.agents.statements import Statement, statements_to_text
 from coa.answering import Run, delivered
+from coa.blocking import off_loop
 from coa.cache.opening import prefix_cache_for
 from coa.cache.rates import limiter_for
 from coa.cache.responses import responses_for
@@ -261,7 +262,7 @@ class Session:
     async def _run(
         self, document: Document, wanted: Wanted, run_id: str | None = None, companion: Companion | None = None
     ) -> Answer:
-        if run_id is not None and await asyncio.to_thread(self.runs.has, run_id):
+        if run_id is not None and await off_loop(self.runs.has, 0, run_id):
             return await self._resumed(run_id, companion=companion)
         record, plan = await self._begun(document, wanted, run_id)
         return await self._execute(record, document, plan, companion=companion)
@@ -271,8 +272,9 @@ class Session:
         gateway = await self._open()
         self._emit(StageChanged("counting tokens"))
         await budget_for(gateway, self.settings)  # one that cannot be kept is told before anything is stored
-        return await asyncio.to_thread(
-            begun_run, self.runs, document, wanted, run_id, gateway=gateway, settings=self.settings
+        size = len(document.text)
+        return await off_loop(
+            begun_run, size, self.runs, document, wanted, run_id, gateway=gateway, settings=self.settings
         )
 
     async def _execute(
@@ -302,7 +304,7 @@ class Session:
                 on_control=self._stop.listen,
                 review=review,
             )
-            answer = await asyncio.to_thread(run.finished, output)
+            answer = await off_loop(run.finished, 0, output)
         return delivered(answer, stopped=output["stopped"], strict=self.settings.strict)
 
     @contextlib.asynccontextmanager
@@ -311,12 +313,13 @@ class Session:
         started = time.perf_counter()
         # Files are written in threads: a service's loop must not wait for a disk.
         lock = self.runs.locked(record.run_id)
-        record = await asyncio.to_thread(self._taken, lock, record)
+        record = await off_loop(self._taken, 0, lock, record)
         try:
             try:
                 gateway = await self._open()
-                record, notes, context = await asyncio.to_thread(
+                record, notes, context = await off_loop(
                     prepared_run,
+                    len(document.text),
                     self.runs,
                     record,
                     document,
@@ -335,10 +338,10 @@ class Session:
                 self.runs.changed(record, "drained")  # at once: a second cancellation would leave it undone
                 raise
             except RunDrained:
-                await asyncio.to_thread(self.runs.changed, record, "drained")
+                await off_loop(self.runs.changed, 0, record, "drained")
                 raise
             except CoaError as error:
-                await asyncio.to_thread(self.runs.changed, record, "failed", error=error.message)
+                await off_loop(self.runs.changed, 0, record, "failed", error=error.message)
                 raise
         finally:
             lock.__exit__(None, None, None)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any, cast
@@ -12,6 +11,7 @@ from langgraph.runtime import Runtime
 
 from coa.agents import Grounding, QuoteVerifier, Reference, ground, quotes_of
 from coa.agents.nothing_found import is_nothing_found
+from coa.blocking import off_loop
 from coa.graphs.context import ReadContext
 from coa.graphs.reasoning import candidates_of
 from coa.graphs.state import (
@@ -54,7 +54,9 @@ def add_citing(graph: StateGraph[Any, ReadContext, Any, Any]) -> str:
 
 async def _cite(state: ReadState, runtime: Runtime[ReadContext]) -> dict[str, object]:
     """Puts the answer together from the note store; makes no call."""
-    output = await asyncio.to_thread(cited, runtime.context, state.get("question"), state.get("stopped"))
+    context = runtime.context
+    size = len(context.document.text) if context.document is not None else 0
+    output = await off_loop(cited, size, context, state.get("question"), state.get("stopped"))
     return {**output, "warnings": [*(state.get("warnings") or ()), *output["warnings"]], "finished": True}
 
 

@@ -9,6 +9,7 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -34,6 +35,7 @@ from coa.batch.remote import RemoteUnavailable
 from coa.batch.result_lines import ResultLines
 from coa.batch.results import ResultFolder
 from coa.batch.sessions import Sessions
+from coa.blocking import off_loop, short_work_at_once
 from coa.errors import (
     AuthenticationFailed,
     BadOutput,
@@ -204,7 +206,7 @@ class ItemDesk:
             return
         state, answer, kind = failure_of(error)
         cause = f"{error.message} ({item.tries + 1} tries)" if _may_pass(error) else str(error)
-        spent = await asyncio.to_thread(spent_by, self._runs, run_id)
+        spent = await off_loop(spent_by, 0, self._runs, run_id)
         entry_of = partial(failure_entry, item, cause, kind, spent, seconds)
         if answer is not None and document is not None:
             session = await self._sessions.session(item.config)
@@ -214,12 +216,17 @@ class ItemDesk:
     async def fail_all(self, job: Job, cause: str, kind: str, *, items: Sequence[LeasedItem] | None = None) -> None:
         """Ends `items`, or all that are open, by one cause."""
         for item in list(job.open.values()) if items is None else items:
-            spent = await asyncio.to_thread(spent_by, self._runs, run_id_of(item))
+            spent = await off_loop(spent_by, 0, self._runs, run_id_of(item))
             await self._kept(job, item, partial(failure_entry, item, cause, kind, spent, 0.0), spent)
+
+    def short_work(self) -> AbstractContextManager[None]:
+        """Around the work on a document. Runs that are kept are waited for until they are on the disk, which nobody
+        does on the event loop's own thread."""
+        return nullcontext() if self._record.options.keep_runs else short_work_at_once()
 
     async def found_again(self, job: Job) -> None:
         """Ends the items whose results are on the disk: somebody was killed before the ledger was told."""
-        stored = (await asyncio.to_thread(self._results.document, job.lease.digest)).get("items", {})
+        stored = (await off_loop(self._results.document, 0, job.lease.digest)).get("items", {})
         for item in list(job.open.values()):
             if item.key not in stored:
                 continue
@@ -231,7 +238,7 @@ class ItemDesk:
         """Removes the runs of items that are done."""
         folders, job.done_with = job.done_with, []
         if folders and not self._record.options.keep_runs:
-            await asyncio.to_thread(_removed, folders)
+            await off_loop(_removed, 0, folders)
 
     async def close(self) -> None:
         """Waits for lines that are being written."""
@@ -265,13 +272,9 @@ class ItemDesk:
         lease = job.lease
         told = {"digest": lease.digest, "sources": list(lease.sources), **job.told}
 
-        def keep() -> dict[str, Any]:
-            entry = {**entry_of(), **changes, "batch": self._record.batch_id}
-            self._results.save(lease.digest, told, {item.key: entry})
-            return entry
-
+        entry = {**await off_loop(entry_of, 0), **changes, "batch": self._record.batch_id}
         async with job.writing:
-            entry = await asyncio.to_thread(keep)
+            await asyncio.to_thread(self._results.save, lease.digest, told, {item.key: entry})
         await self._told(job, item, entry, outcome_of(entry, item, spent))
         return entry
 

@@ -154,6 +154,10 @@ class Desk:
             await self._ledger.release(job.lease, cause=error.message, kind=type(error).__name__, wait_s=wait_s)
 
     async def _done(self, job: Job) -> None:
+        with self._items.short_work():
+            await self._worked_on(job)
+
+    async def _worked_on(self, job: Job) -> None:
         await self._items.found_again(job)
         if not job.open or job.stop.requested:
             return
