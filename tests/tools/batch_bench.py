@@ -60,7 +60,8 @@ class Bench:
 
     def start(self, *arguments: str) -> subprocess.Popen[bytes]:
         """`coa batch` with those arguments, begun; its errors go into a file of the folder."""
-        env = {**self._environment(), "PYTHONPATH": str(_ROOT)}
+        path = os.pathsep.join([*getattr(self.server, "python_path", ()), str(_ROOT)])
+        env = {**self._environment(), "PYTHONPATH": path, **getattr(self.server, "environment", {})}
         with (self.folder / "stderr.txt").open("ab") as errors:
             return subprocess.Popen(
                 [sys.executable, "-m", "coa", "batch", *arguments], env=env, stdout=subprocess.DEVNULL, stderr=errors

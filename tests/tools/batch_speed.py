@@ -1,18 +1,20 @@
 """How near a batch comes to what its engine allows, and whether its memory grows with the documents.
 
     python tests/tools/batch_speed.py [--documents 50,500] [--processes 1,2] [--words 500] [--latency 0.2]
-        [--at-once 64]
+        [--at-once 64] [--engines inside,served]
 
-The engine (`quick_engine.py`, a process of its own) takes `--latency` seconds for each call and hardly any CPU. Ideal
-is all calls at `--at-once` side by side without a pause; the time counts from the first call to the end of the last.
-CPU is that of all of the batch's processes from start to end, and while calls go on; memory is the most that they
-hold together. What others take of the machine meanwhile is told, since it falsifies everything else.
+The engine takes `--latency` seconds for each call and hardly any CPU: `served` is `quick_engine.py`, a process of its
+own behind litellm and HTTP; `inside` stands in litellm's place in the batch's own processes, which leaves what coa
+itself takes. Ideal is all calls at `--at-once` side by side without a pause; the time counts from the first call to
+the end of the last. CPU is that of all of the batch's processes from start to end, and while calls go on; memory is
+the most that they hold together. What others take of the machine meanwhile is told, since it falsifies all else.
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib.util
+import itertools
 import os
 import sys
 import tempfile
@@ -37,6 +39,7 @@ _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 class Found:
     """One batch."""
 
+    engine: str
     documents: int
     processes: int
     done: int
@@ -69,23 +72,27 @@ class _Look:
     mb: float
 
 
-def measure(folder: Path, *, documents: int, processes: int, words: int, latency_s: float, at_once: int) -> Found:
+def measure(
+    folder: Path, *, engine: str, documents: int, processes: int, words: int, latency_s: float, at_once: int
+) -> Found:
     """Runs one batch over plain texts, twice as many documents at once as calls."""
     texts = folder / "documents"
     made = bench.loaded("batch_documents")
     made.make_documents(texts, n_good=documents, n_broken=0, words=words, formats=("txt",))
-    with bench.loaded("quick_engine").QuickEngine(latency_s=latency_s) as engine:
-        place = bench.Bench(folder, engine, calls_at_once=at_once, response_cache=False)
+    kinds = {"inside": bench.loaded("inside_engine").InsideEngine, "served": bench.loaded("quick_engine").QuickEngine}
+    with kinds[engine](latency_s=latency_s) as serving:
+        place = bench.Bench(folder, serving, calls_at_once=at_once, response_cache=False)
         more = ["--processes", str(processes)] if processes > 1 else []
         process = place.begin(texts, "--quiet", "-j", str(2 * at_once), *more)
         looks = _watched(process.pid)
         _, _, used = os.wait4(process.pid, 0)
         process.returncode = 0
-        seen = engine.ended()
+        seen = serving.ended()
     calling = [look for look in looks if seen.first <= look.at <= seen.last] or looks[:1]
     first, last = calling[0], calling[-1]
     took_s = last.cpu_s - first.cpu_s + seen.cpu_s
     return Found(
+        engine=engine,
         documents=documents,
         processes=processes,
         done=place.summary()["counts"]["done"],
@@ -138,32 +145,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--words", type=int, default=500)
     parser.add_argument("--latency", type=float, default=0.2)
     parser.add_argument("--at-once", type=int, default=64)
+    parser.add_argument("--engines", default="inside,served")
     args = parser.parse_args(arguments)
     found = []
-    for processes in map(int, args.processes.split(",")):
-        for n in map(int, args.documents.split(",")):
-            with tempfile.TemporaryDirectory(prefix="coa-batch-") as folder:
-                found.append(
-                    measure(
-                        Path(folder),
-                        documents=n,
-                        processes=processes,
-                        words=args.words,
-                        latency_s=args.latency,
-                        at_once=args.at_once,
-                    )
-                )
+    counts = [int(n) for n in args.documents.split(",")]
+    for engine, processes, n in itertools.product(args.engines.split(","), args.processes.split(","), counts):
+        with tempfile.TemporaryDirectory(prefix="coa-batch-") as folder:
+            one = measure(
+                Path(folder),
+                engine=engine,
+                documents=n,
+                processes=int(processes),
+                words=args.words,
+                latency_s=args.latency,
+                at_once=args.at_once,
+            )
+            found.append(one)
     print(bench.table([_HEAD, *map(_row, found)]))
-    for processes in dict.fromkeys(one.processes for one in found):
-        first, *_, last = same = [one for one in found if one.processes == processes] * 2
-        if len(same) > 2:
-            print(f"{processes} processes, peak memory, {last.documents} documents to {first.documents}: ", end="")
-            print(f"x {last.peak_mb / first.peak_mb:.2f}")
+    for at in range(0, len(found), len(counts)):
+        first, last = found[at], found[at + len(counts) - 1]
+        if first is not last:
+            print(f"{first.engine}, {first.processes} processes, peak memory, ", end="")
+            print(f"{last.documents} documents to {first.documents}: x {last.peak_mb / first.peak_mb:.2f}")
     print(f"load of the machine: {os.getloadavg()[0]:.1f}")
     return 0
 
 
 _HEAD = (
+    "engine",
     "processes",
     "documents",
     "done",
@@ -182,6 +191,7 @@ _HEAD = (
 
 def _row(one: Found) -> tuple[object, ...]:
     return (
+        one.engine,
         one.processes,
         one.documents,
         one.done,

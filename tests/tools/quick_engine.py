@@ -20,10 +20,10 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
-__all__ = ["QuickEngine", "Seen"]
+__all__ = ["COMPLETION", "QuickEngine", "Seen"]
 
 _REPLY = "The weather is told of once: it rained in the morning, and the evening was clear."
-_COMPLETION = {
+COMPLETION = {
     "id": "chatcmpl-quick",
     "object": "chat.completion",
     "created": 1_700_000_000,
@@ -39,7 +39,7 @@ def _response(status: str, body: object) -> bytes:
     return head.encode() + data
 
 
-_OK = _response("200 OK", _COMPLETION)
+_OK = _response("200 OK", COMPLETION)
 _NOT_HERE = _response("404 Not Found", {"error": {"message": "only chat completions"}})
 
 
