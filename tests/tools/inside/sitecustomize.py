@@ -23,7 +23,7 @@ class _Engine:
         self._reply = reply
         self._at_once = 0
         self._told_at = 0
-        self._seen = {"calls": 0, "most_at_once": 0, "first": 0.0, "last": 0.0}
+        self._seen: dict[str, float] = {"calls": 0, "most_at_once": 0, "first": 0.0, "last": 0.0}
         self.litellm: Any = None
 
     async def complete(self, **_: Any) -> Any:
