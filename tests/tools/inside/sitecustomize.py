@@ -22,7 +22,7 @@ class _Engine:
         self._path = Path(folder) / f"{os.getpid()}.json"
         self._reply = reply
         self._at_once = 0
-        self._told_at = 0
+        self._told_at = 0.0
         self._seen: dict[str, float] = {"calls": 0, "most_at_once": 0, "first": 0.0, "last": 0.0}
         self.litellm: Any = None
 
