@@ -132,7 +132,7 @@ def actors_of(driver: int) -> list[int]:
     found = []
     for child in psutil.Process(driver).children(recursive=True):
         try:
-            if " ".join(child.cmdline()).startswith("ray::BatchActor"):
+            if " ".join(child.cmdline()).startswith("ray::PlacedWorker"):
                 found.append(child.pid)
         except psutil.Error:
             continue
