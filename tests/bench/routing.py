@@ -6,7 +6,8 @@
 Replicas are llama.cpp server processes with one thread each. Questions come at random moments (Poisson, the same ones
 for each arm) whether or not earlier ones are done; a question is a chain: the chunks of its document one after the
 other, each prompt as a worker's, the notes that came before in its tail. All arms call the same servers, which are
-emptied before each; computed tokens are the servers' own count. The unsaturated point has three of the documents, and
+emptied before each; computed tokens are the servers' own count. Of coa's arms the last one is what a session has: the
+prefix cache is told which chunks follow, as the graphs tell it. The unsaturated point has three of the documents, and
 time between the questions. With --repeats all arms take turns, so that what else the machine does meets each of them,
 and every figure is a mean, with the least and the greatest behind it.
 
@@ -298,7 +299,8 @@ async def _question(arm: Arm, outcome: Outcome, chain: Chain) -> None:
     await asyncio.sleep(max(0.0, chain.at - time.perf_counter()))
     template = PromptTemplate("worker_question_small", "notes", "question", "words", "language")
     notes = "(none)"
-    for chunk in chain.chunks:
+    for at, chunk in enumerate(chain.chunks):
+        arm.upcoming([reading_prompt(following, "A") for following in chain.chunks[at + 1 :]], chain.document)
         tail = template.render(notes=notes, question=chain.question, words="20", language="")
         started = time.perf_counter()
         try:
@@ -318,6 +320,7 @@ ARMS: dict[str, Callable[[Sequence[Server], str], Arm]] = {
     SGLANG: SglangRouter,
     "ours, memory": lambda running, _: Ours(running, save=False),
     "ours, states": lambda running, _: Ours(running, save=True),
+    "ours, states, ahead": lambda running, _: Ours(running, save=True, ahead=True),
 }
 
 

@@ -64,6 +64,8 @@ class Arm(Protocol):
 
     async def open(self) -> None: ...
 
+    def upcoming(self, prompts: Sequence[Prompt], document: str) -> None: ...
+
     async def call(self, prompt: Prompt, document: str, max_tokens: int) -> Reply: ...
 
     async def close(self) -> None: ...
@@ -78,6 +80,9 @@ class ByDocument:
 
     async def open(self) -> None:
         """Nothing to do."""
+
+    def upcoming(self, prompts: Sequence[Prompt], document: str) -> None:
+        """Nobody is told."""
 
     async def call(self, prompt: Prompt, document: str, max_tokens: int) -> Reply:
         server = self._servers[rendezvous_order(document, list(self._servers))[0]]
@@ -117,6 +122,9 @@ class SglangRouter:
                 raise RuntimeError(f"sglang-router did not come up: {log.read()[-800:].decode(errors='replace')}")
             time.sleep(0.3)  # noqa: ASYNC251 - nothing else runs yet
 
+    def upcoming(self, prompts: Sequence[Prompt], document: str) -> None:
+        """Nobody is told."""
+
     async def call(self, prompt: Prompt, document: str, max_tokens: int) -> Reply:
         return await streamed(self._client, self._url, self._servers[0].headers, prompt, max_tokens)
 
@@ -152,6 +160,9 @@ class Litellm:
         ]
         self._router = litellm.Router(model_list=entries, routing_strategy=self._strategy, num_retries=3, timeout=600)
 
+    def upcoming(self, prompts: Sequence[Prompt], document: str) -> None:
+        """Nobody is told."""
+
     async def call(self, prompt: Prompt, document: str, max_tokens: int) -> Reply:
         stream = await self._router.acompletion(
             model=GROUP, messages=prompt.messages(), max_tokens=max_tokens, temperature=0.0, stream=True
@@ -169,10 +180,11 @@ class Litellm:
 
 
 class Ours:
-    """coa's gateway with its prefix cache, as a session has it; `save` lets engines save states and restore them."""
+    """coa's gateway with its prefix cache; `save` lets engines save states and restore them, `ahead` tells it what a
+    chain reads next: with both it is what a session has."""
 
-    def __init__(self, servers: Sequence[Server], *, save: bool) -> None:
-        self._servers, self._save = servers, save
+    def __init__(self, servers: Sequence[Server], *, save: bool, ahead: bool = False) -> None:
+        self._servers, self._save, self._ahead = servers, save, ahead
         self._stack = AsyncExitStack()
         self._gateway: Gateway | None = None
         self._model: ChatModel | None = None
@@ -189,6 +201,12 @@ class Ours:
         )
         self._gateway = await open_gateway(settings, make_prefix_cache=prefix_cache_for(settings))
         self._model = await self._gateway.chat_model()
+
+    def upcoming(self, prompts: Sequence[Prompt], document: str) -> None:
+        """As the graphs do before each chunk's call."""
+        if self._ahead and self._gateway is not None and self._gateway.prefix_cache is not None:
+            with labels(document=document):
+                self._gateway.prefix_cache.upcoming(GROUP, prompts)
 
     async def call(self, prompt: Prompt, document: str, max_tokens: int) -> Reply:
         assert self._model is not None
