@@ -304,14 +304,14 @@ class Session:
                 on_control=self._stop.listen,
                 review=review,
             )
-            answer = await off_loop(run.finished, 0, output)
+            answer = await off_loop(run.finished, len(document.text), output)
         return delivered(answer, stopped=output["stopped"], strict=self.settings.strict)
 
     @contextlib.asynccontextmanager
     async def _running(self, record: RunRecord, document: Document, plan: RunPlan) -> AsyncIterator[Run]:
         """The run, nobody else's while it lasts; keeps its record's state true whatever happens."""
         started = time.perf_counter()
-        # Files are written in threads: a service's loop must not wait for a disk.
+        # Not on a service's loop, which must not wait for a disk.
         lock = self.runs.locked(record.run_id)
         record = await off_loop(self._taken, 0, lock, record)
         try:

@@ -189,7 +189,7 @@ class ItemDesk:
             return
         session = await self._sessions.session(item.config)
         entry_of = partial(answer_entry, session, document, item, outcome, seconds)
-        entry = await self._kept(job, item, entry_of, spending_of(outcome.usage))
+        entry = await self._kept(job, item, entry_of, spending_of(outcome.usage), chars=len(document.text))
         if entry["state"] == "done" and item.key not in job.open:
             job.done_with.append(self._runs.path(outcome.run_id))
 
@@ -211,7 +211,8 @@ class ItemDesk:
         if answer is not None and document is not None:
             session = await self._sessions.session(item.config)
             entry_of = partial(answer_entry, session, document, item, answer, seconds)
-        await self._kept(job, item, entry_of, spent, state=state, cause=cause, kind=kind)
+        chars = 0 if document is None else len(document.text)
+        await self._kept(job, item, entry_of, spent, chars=chars, state=state, cause=cause, kind=kind)
 
     async def fail_all(self, job: Job, cause: str, kind: str, *, items: Sequence[LeasedItem] | None = None) -> None:
         """Ends `items`, or all that are open, by one cause."""
@@ -266,13 +267,21 @@ class ItemDesk:
         return len(lines)
 
     async def _kept(
-        self, job: Job, item: LeasedItem, entry_of: Callable[[], dict[str, Any]], spent: Spending, **changes: object
+        self,
+        job: Job,
+        item: LeasedItem,
+        entry_of: Callable[[], dict[str, Any]],
+        spent: Spending,
+        *,
+        chars: int = 0,
+        **changes: object,
     ) -> dict[str, Any]:
-        """What `entry_of` gives, which may block, with `changes`: in the document's file, the ledger and the list."""
+        """What `entry_of` gives, which goes through `chars` of text, with `changes`: in the document's file, the ledger
+        and the list."""
         lease = job.lease
         told = {"digest": lease.digest, "sources": list(lease.sources), **job.told}
 
-        entry = {**await off_loop(entry_of, 0), **changes, "batch": self._record.batch_id}
+        entry = {**await off_loop(entry_of, chars), **changes, "batch": self._record.batch_id}
         async with job.writing:
             await asyncio.to_thread(self._results.save, lease.digest, told, {item.key: entry})
         await self._told(job, item, entry, outcome_of(entry, item, spent))
