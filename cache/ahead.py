@@ -2,7 +2,8 @@
 
 A chain is sequential by its notes alone: which text comes next is known before the notes are. So the call that reads
 it has only its tail to compute. Work ahead waits for everything else: it is begun while a call of the same group is
-under way and some replica has nothing to do, a little at a time, and given up where it is not measured to help.
+under way and some replica has room and no prompt to compute, a little at a time, and given up where it is not measured
+to help.
 """
 
 from __future__ import annotations
@@ -37,8 +38,8 @@ _USED = 0.5
 class Prefilling(Protocol):
     """What computes a prefix, and knows where: `coa.cache.kv_cache.KvCache`."""
 
-    def has_room(self, group: str) -> bool:
-        """Whether one more call to the group would not have to wait."""
+    def has_rest(self, group: str) -> bool:
+        """Whether a replica of the group has room for one more call, and computes no prompt."""
         ...
 
     async def prefill(self, group: str, prompt: Prompt, *, ahead: bool = True) -> int | None:
@@ -216,7 +217,7 @@ class PrefillAhead:
                 if not state.worth.helps:
                     self._counts["dropped"] += len(state.waiting)
                     state.waiting.clear()
-                elif self._engines.has_room(name):
+                elif self._engines.has_rest(name):
                     key, ahead = next(reversed(state.waiting.items()))
                     del state.waiting[key]
                     self._begin(state, key, ahead)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import secrets
 import time
 from collections.abc import Iterator, Sequence
@@ -22,7 +23,7 @@ from coa.cache.index import Choice, Replica, Wanted
 from coa.cache.kv_stats import Counts
 from coa.cache.served_engines import Prefix, ServedEngine
 from coa.cache.states import StateKey, StateOrigin, StateStore
-from coa.cache.waiting import expected_reply, patience_s, wanted_of
+from coa.cache.waiting import expected_reply, patience_s, prompt_s, wanted_of
 from coa.errors import CacheError
 from coa.llm.call_labels import call_labels
 from coa.llm.chat import Decoding
@@ -73,6 +74,8 @@ class Booking:
     """Whether the slot was had before the wait for the one that holds the prefix was over."""
     _slot_since: float = 0.0
     _sent_at: float = 0.0
+    _writes_from: float = math.inf
+    """When its prompt should be through: an estimate."""
     _in_place: bool = False
     """Whether the slot holds the aligned prefix and nothing else."""
     _cause: str = ""
@@ -82,6 +85,11 @@ class Booking:
     def engine(self) -> ServedEngine | None:
         """Where it has a seat, or is about to have one."""
         return self._engine
+
+    @property
+    def writes(self) -> bool:
+        """Whether its prompt is through, as far as can be told before the reply is."""
+        return time.monotonic() >= self._writes_from
 
     async def choose(self, deployments: Sequence[str]) -> str | None:
         """See `Reservation.choose`."""
@@ -176,6 +184,9 @@ class Booking:
                 # In another slot than the one that holds it, which is taken, nothing of it is there.
                 self._predicted = self._choice.held_tokens if self._choice is not None and self._patient else 0
         self._sent_at = time.monotonic()
+        there = self._prefix.state.n_tokens if self._in_place else self._predicted
+        seen = self.cache.learned.view(engine.replica)
+        self._writes_from = self._sent_at + prompt_s(seen, self._prefix, self.prompt, there=there)
         return Prepared(body, self._prefilled)
 
     async def compute(self, deployment: str) -> int | None:
@@ -218,7 +229,7 @@ class Booking:
                 if engine is not None and measured is not None:
                     await self._book(engine, measured)
                 elif engine is not None and not self.ahead and engine.slotted:
-                    self.cache.spawn(_look_for_restart(self.cache, engine))
+                    self.cache.spawn(self.cache.look_for_restart(engine))
         finally:
             if self._prefix is not None and self.cache.coming.get(self._prefix.state) == self.id:
                 del self.cache.coming[self._prefix.state]
@@ -358,8 +369,7 @@ class Booking:
 
     async def _leave_seat(self) -> None:
         engine, slot = self._engine, self._slot
-        self._slot, self._engine = None, None
-        self._in_place = False
+        self._slot, self._engine, self._in_place = None, None, False
         if not self._seated or engine is None:
             return
         self._seated = False
@@ -388,10 +398,3 @@ class Booking:
         except Exception:
             self._cause = "the cache failed"
             _log.warning("%s failed; the call goes on without the prefix cache.", what, exc_info=True)
-
-
-async def _look_for_restart(cache: KvCache, engine: ServedEngine) -> None:
-    before = engine.replica
-    if await engine.look_for_restart():
-        _log.info("%s was restarted: what it held is gone.", engine.id)
-        await cache.index.dropped(before, None)

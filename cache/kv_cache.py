@@ -113,6 +113,11 @@ class KvCache:
         """Whether a replica of the group has a slot that no call of this process uses or waits for."""
         return any(e.group == group and not e.seats.locked() for e in self.engines.values())
 
+    def has_rest(self, group: str) -> bool:
+        """Whether a replica of the group has such a slot and computes no prompt, which one more would slow down."""
+        busy = {b.engine.id for b in self._active.values() if b.engine is not None and not b.writes}
+        return any(e.group == group and not e.seats.locked() and e.id not in busy for e in self.engines.values())
+
     async def prefill(self, group: str, prompt: Prompt, *, ahead: bool = True) -> int | None:
         """Has the prefix of `prompt` computed where it will be read; the tokens that had to be, None where nothing
         could be done. `ahead` books them on the next call that uses them."""
@@ -170,6 +175,13 @@ class KvCache:
     def take_charge(self, key: StateKey) -> int:
         """See `charge_ahead`."""
         return self._ahead.pop(key, 0)
+
+    async def look_for_restart(self, engine: ServedEngine) -> None:
+        """What an engine held is gone when it was restarted."""
+        before = engine.replica
+        if await engine.look_for_restart():
+            _log.info("%s was restarted: what it held is gone.", engine.id)
+            await self.index.dropped(before, None)
 
     async def close(self) -> None:
         """See `PrefixCache.close`."""

@@ -14,7 +14,7 @@ from coa.llm.call_labels import call_labels
 from coa.llm.chat import Decoding
 from coa.reading import Prompt
 
-__all__ = ["Line", "Place", "affinity_of", "expected_reply", "patience_s", "wanted_of"]
+__all__ = ["Line", "Place", "affinity_of", "expected_reply", "patience_s", "prompt_s", "wanted_of"]
 
 _CHARS_PER_TOKEN = 3.5
 _RESTORE_S_PER_TOKEN = 2e-5
@@ -133,6 +133,12 @@ def affinity_of(engine: ServedEngine, prefix: Prefix | None, labels: Mapping[str
         return document or ("" if prefix is None else prefix.state.hash.hex())
     per_replica = engine.replica.capacity_tokens // max(1, len(prefix.tokens))
     return affinity(document, int(labels.get("chunk", "0")), range_chunks=per_replica)
+
+
+def prompt_s(replica: Replica, prefix: Prefix, prompt: Prompt, *, there: int) -> float:
+    """Seconds that a prompt takes, `there` tokens of which need not be computed."""
+    n_tokens = len(prefix.tokens) + len(prompt.tail) / _CHARS_PER_TOKEN
+    return max(0.0, n_tokens - there) / max(LEAST_SPEED, replica.prefill_tps)
 
 
 def patience_s(replica: Replica, prefix: Prefix, *, n_out: int, n_active: int, queue_s: float) -> float:

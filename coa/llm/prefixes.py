@@ -77,10 +77,6 @@ class PrefixCache(Protocol):
         Does not wait."""
         ...
 
-    def has_room(self, group: str) -> bool:
-        """Whether one more call to the group would not have to wait."""
-        ...
-
     async def close(self) -> None:
         """Ends what runs in the background; waits for nothing."""
         ...

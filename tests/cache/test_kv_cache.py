@@ -304,6 +304,23 @@ async def test_tokens_computed_ahead_are_borne_by_the_call_that_uses_them_and_by
     assert total.computed_tokens == w.engines["a"].computed
 
 
+async def test_work_ahead_waits_while_the_engine_computes_a_prompt_and_not_while_it_writes(tmp_path: Path) -> None:
+    w = world(tmp_path, n_slots=2)
+    await w.call()
+    engine = w.cache.engines["a"]
+    assert w.cache.has_rest("m")
+    for prefill_tps, writes in ((1.0, False), (1e9, True)):
+        engine.replica = replace(engine.replica, prefill_tps=prefill_tps)
+        booking = w.cache.reserve("m", PROMPT, DECODING)
+        assert booking is not None
+        await booking.seat("a")
+        assert not w.cache.has_rest("m"), "its prompt is still to come"
+        await booking.prepare("a")
+        assert w.cache.has_rest("m") is writes
+        await booking.done(None)
+        assert w.cache.has_rest("m")
+
+
 async def test_two_that_want_the_same_chunk_at_once_compute_it_once(tmp_path: Path) -> None:
     w = world(tmp_path, n_slots=2)
     calls = await asyncio.gather(w.call(), w.call())

@@ -36,7 +36,7 @@ class Engines:
     labelled: list[str] = field(default_factory=list)
     gives: int | Exception | None = TOKENS
 
-    def has_room(self, group: str) -> bool:
+    def has_rest(self, group: str) -> bool:
         return self.room
 
     async def prefill(self, group: str, wanted: Prompt, *, ahead: bool = True) -> int | None:
