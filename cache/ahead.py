@@ -1,8 +1,8 @@
 """Prefill-ahead: while a worker writes, the chunks that its chain reads next are computed where there is room.
 
 A chain is sequential by its notes alone: which text comes next is known before the notes are. So the call that reads
-it has only its tail to compute. Work ahead waits for everything else: it is begun while a call of the same group is
-under way and some replica has room and no prompt to compute, a little at a time, and given up where it is not measured
+it has only its tail to compute. Work ahead waits for everything else: it is begun while a reply of the same group is
+written and some replica has room and no prompt to compute, a little at a time, and given up where it is not measured
 to help.
 """
 
@@ -39,7 +39,7 @@ class Prefilling(Protocol):
     """What computes a prefix, and knows where: `coa.cache.kv_cache.KvCache`."""
 
     def has_rest(self, group: str) -> bool:
-        """Whether a replica of the group has room for one more call, and computes no prompt."""
+        """Whether a reply is being written, and a replica of the group has room and no prompt to compute."""
         ...
 
     async def prefill(self, group: str, prompt: Prompt, *, ahead: bool = True) -> int | None:

@@ -114,8 +114,12 @@ class KvCache:
         return any(e.group == group and not e.seats.locked() for e in self.engines.values())
 
     def has_rest(self, group: str) -> bool:
-        """Whether a replica of the group has such a slot and computes no prompt, which one more would slow down."""
-        busy = {b.engine.id for b in self._active.values() if b.engine is not None and not b.writes}
+        """Whether a replica of the group has such a slot and computes no prompt, which one more would slow down; and
+        whether, of the calls under way, one is written already: replicas may share a machine."""
+        calls = [booking for booking in self._active.values() if booking.group == group]
+        if calls and not any(call.writes for call in calls):
+            return False
+        busy = {call.engine.id for call in calls if call.engine is not None and not call.writes}
         return any(e.group == group and not e.seats.locked() and e.id not in busy for e in self.engines.values())
 
     async def prefill(self, group: str, prompt: Prompt, *, ahead: bool = True) -> int | None:

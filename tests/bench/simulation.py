@@ -139,6 +139,8 @@ class _Replica:
         self.clock, self._speeds, self._decode_share = clock, speeds, decode_share
         self.slots, self.capacity = slots, capacity
         self.busy = 0
+        self.prompts = 0
+        """Calls, and prefixes ahead, whose prompt is not through."""
         self.queue: list[_Signal] = []
         self.held: OrderedDict[tuple[str, int], int] = OrderedDict()
         self._jobs: list[_Job] = []
@@ -224,8 +226,8 @@ class _World:
         self.reading: dict[int, int] = {}
         """The hop that each chain is at."""
         self.moved = _Signal()
-        self.under_way = 0
-        """Calls that have a slot."""
+        self.writing = 0
+        """Calls whose prompt is through."""
         self.ahead = 0
         """Prefixes that are being computed ahead."""
 
@@ -262,7 +264,7 @@ class _World:
         yield self._pause(self.overhead_s)
         replica = self._choose(key)
         yield replica.seat()
-        self.under_way += 1
+        replica.prompts += 1
         late = 0.0
         if key in self.flights and self._can_use(replica, key):
             ended, began, tokens = self.flights[key]
@@ -276,8 +278,10 @@ class _World:
         yield replica.work("prefill", hop.tail)
         self.told.computed += hop.tail
         self.told.critical.append(prefix + hop.tail + late)
+        replica.prompts -= 1
+        self.writing += 1
         yield replica.work("decode", hop.reply)
-        self.under_way -= 1
+        self.writing -= 1
         replica.leave()
 
     def _compute(self, replica: _Replica, key: tuple[str, int], tokens: int) -> Process:
@@ -305,10 +309,11 @@ class _World:
         )
 
     def _look(self) -> None:
-        """As `coa.cache.ahead`: the nearest prefix that nobody has begun, where a replica has nothing to do."""
+        """As `coa.cache.ahead`: the nearest prefix that nobody has begun, while a reply is written, where a replica has
+        room and no prompt to compute."""
         if not self.reading:
             return
-        free = [r for r in self.replicas if r.idle and self.under_way]
+        free = [r for r in self.replicas if r.idle and not r.prompts and self.writing]
         if free and self.ahead < self.policy.most_ahead:
             wanted = self._wanted()
             if wanted is not None:
@@ -330,7 +335,9 @@ class _World:
 
     def _work_ahead(self, replica: _Replica, key: tuple[str, int], tokens: int) -> Process:
         yield replica.seat()
+        replica.prompts += 1
         yield from self._compute(replica, key, tokens)
+        replica.prompts -= 1
         replica.leave()
         self.ahead -= 1
 

@@ -304,8 +304,9 @@ async def test_tokens_computed_ahead_are_borne_by_the_call_that_uses_them_and_by
     assert total.computed_tokens == w.engines["a"].computed
 
 
-async def test_work_ahead_waits_while_the_engine_computes_a_prompt_and_not_while_it_writes(tmp_path: Path) -> None:
-    w = world(tmp_path, n_slots=2)
+@pytest.mark.parametrize("names", [("a",), ("a", "b")])
+async def test_work_ahead_waits_for_prompts_and_not_for_replies(tmp_path: Path, names: tuple[str, ...]) -> None:
+    w = world(tmp_path, *names, n_slots=2)
     await w.call()
     engine = w.cache.engines["a"]
     assert w.cache.has_rest("m")

@@ -27,9 +27,9 @@ def test_ahead_of_a_call_only_its_tail_is_left() -> None:
 
 
 def test_a_prefill_that_is_not_done_in_time_is_on_the_critical_path_with_what_is_left_of_it() -> None:
-    slow = Chain("book", [Hop(1000, 200, 50), Hop(8000, 200, 50)])  # 8 s to compute, 2.3 s to hide it in
+    slow = Chain("book", [Hop(1000, 200, 50), Hop(8000, 200, 50)])  # 8 s to compute; a reply and 0.1 s to hide it in
     told = simulate([slow], replicas=2, speeds=SPEEDS, policy=Policy(most_ahead=1))
-    assert told.critical[1] == pytest.approx(200 + 8000 - 2300, abs=1000 * LOOK_S)
+    assert told.critical[1] == pytest.approx(200 + 8000 - 1100, abs=1000 * LOOK_S)
 
 
 def test_one_engine_with_one_slot_has_nothing_to_gain() -> None:
