@@ -34,6 +34,37 @@ class _Guarded(SQLiteLedger):
         return found
 
 
+async def test_a_ledger_in_a_file_waits_in_its_thread_where_somebody_else_writes(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.sqlite"
+    ledger = SQLiteLedger(path)
+    await ledger.add([Entry("a", "1" * 64, "1", 1, (NewItem("1" * 32, "q"),))])
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    leasing = asyncio.create_task(ledger.lease("me", seconds=60))
+    await asyncio.sleep(0.05)
+    assert not leasing.done(), "the event loop goes on meanwhile"
+    assert await ledger.known("a") is not None, "who reads waits for nobody"
+    other.execute("COMMIT")
+    lease = await leasing
+    assert lease is not None
+    assert await ledger.heartbeat(lease, seconds=60)
+    other.close()
+    await ledger.close()
+
+
+async def test_the_log_of_a_ledger_in_a_file_stays_small(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.sqlite"
+    ledger = SQLiteLedger(path)
+    await ledger.add([Entry("a", "1" * 64, "1", 1, (NewItem("1" * 32, "q"),))])
+    lease = await ledger.lease("me", seconds=60)
+    assert lease is not None
+    for _ in range(2_000):
+        assert await ledger.heartbeat(lease, seconds=60)
+        await asyncio.sleep(0)
+    assert (tmp_path / "ledger.sqlite-wal").stat().st_size < 8_000_000
+    await ledger.close()
+
+
 async def test_no_cursor_leaves_the_thread_of_a_ledger_in_a_file(tmp_path: Path) -> None:
     ledger = _Guarded(tmp_path / "ledger.sqlite")
     await ledger.add([Entry("a", "1" * 64, "1", 1, (NewItem("1" * 32, "q"),))])
