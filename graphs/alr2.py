@@ -25,7 +25,7 @@ from coa.agents.retriever import Retrieving
 from coa.errors import ConfigError
 from coa.events import ChunkRead, ChunkSkipped, ChunkStarted, EvidenceFound, WarningRaised
 from coa.graphs.citing import add_citing, started
-from coa.graphs.context import ReadContext
+from coa.graphs.context import ReadContext, teller
 from coa.graphs.estimates import Estimate, Forecast, added, chain_estimate
 from coa.graphs.reasoning import ask_reasoner, keep_answer, short_id
 from coa.graphs.selecting import chosen_chunks, n_chosen, selection_key
@@ -145,7 +145,7 @@ async def retrieve(
         if step.key not in done_before:
             ordinal = step.chunks[0]
             chunk = context.parts[part].chunks[ordinal - context.ordinal(part, 0)]
-            runtime.stream_writer(ChunkStarted(ordinal, context.n_chunks, chunk.n_tokens, _path(state)))
+            teller(runtime)(ChunkStarted(ordinal, context.n_chunks, chunk.n_tokens, _path(state)))
     outcomes = await take_steps(context, planned)
     selected, dropped = list(state["selected"]), state["dropped"]
     changed: dict[str, object] = {"position": position + len(batch), "left": len(chosen) - position - len(batch)}
@@ -204,7 +204,7 @@ async def review(state: Alr2State, runtime: Runtime[ReadContext]) -> dict[str, o
     kept = [e for e in state["evidence"] if f"{e[0]}.{e[1]}" not in struck]
     unknown = struck - {short_id(r) for line in _lines(context, state, state["evidence"]) for r in line.references}
     if unknown:
-        runtime.stream_writer(WarningRaised(f"there is no evidence {', '.join(sorted(unknown))} to strike out."))
+        teller(runtime)(WarningRaised(f"there is no evidence {', '.join(sorted(unknown))} to strike out."))
     return {"evidence": kept, "struck": sorted({*state.get("struck", []), *struck})}
 
 
@@ -288,7 +288,7 @@ def _planned(
 
 
 def _tell(runtime: Runtime[ReadContext], state: Alr2State, step: StoredStep, *, reused: bool) -> None:
-    context, write, ordinal = runtime.context, runtime.stream_writer, step.chunks[0]
+    context, write, ordinal = runtime.context, teller(runtime), step.chunks[0]
     if step.cause is not None:
         write(ChunkSkipped(ordinal, context.n_chunks, step.cause, _path(state)))
         return

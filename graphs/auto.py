@@ -18,7 +18,7 @@ from coa.events import StageChanged
 from coa.graphs.alr2 import build_alr2
 from coa.graphs.chain import build_chain
 from coa.graphs.citing import started
-from coa.graphs.context import ReadContext
+from coa.graphs.context import ReadContext, teller
 from coa.graphs.direct import build_direct
 from coa.graphs.roles import AnsweringPassages
 from coa.graphs.state import ReadInput, ReadOutput, ReadState
@@ -90,7 +90,7 @@ async def _choose(state: ReadInput, runtime: Runtime[ReadContext]) -> ReadState:
         )
         stored = StoredStep(CHOICE_KEY, choice._asdict())
         await context.notes.add_step(stored)
-    runtime.stream_writer(StageChanged(f"{stored.payload['strategy']}: {stored.payload['reason']}"))
+    teller(runtime)(StageChanged(f"{stored.payload['strategy']}: {stored.payload['reason']}"))
     return started(state.get("question"))
 
 

@@ -7,13 +7,14 @@ store first and puts it there before the graph goes on, so at-least-once executi
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 from langgraph.graph import START, StateGraph
 from langgraph.runtime import Runtime
 
 from coa.agents.adapting import prefaced
 from coa.graphs.citing import add_citing, started
-from coa.graphs.context import Answering, ReadContext, Reading
+from coa.graphs.context import Answering, ReadContext, Reading, teller
 from coa.graphs.demonstrating import demonstrate, demonstrations_of
 from coa.graphs.state import ChainState, ReadInput, ReadOutput
 from coa.graphs.steps import Refusal, answer_part, needed, read_chunk
@@ -29,7 +30,7 @@ _SECOND_READING = "again"
 
 def build_chain(*, worker: Reading | None = None, manager: Answering | None = None) -> ChainGraph:
     """The uncompiled graph: nodes `start`, `demonstrate` (where demonstrations are wanted), `read` (once a chunk and
-    pass), `answer` (once a part) and `cite`.
+    pass, or once where steps are not stored), `answer` (once a part) and `cite`.
 
     Run it with a `ReadContext`, whose worker and manager are used where none is given here, and a
     recursion_limit above chunks * passes + parts + 3 (langgraph counts each node).
@@ -62,12 +63,23 @@ async def _start(state: ReadInput) -> ChainState:
 
 
 async def read(state: ChainState, runtime: Runtime[ReadContext], *, worker: Reading | None = None) -> dict[str, object]:
-    """Reads the chunk at the state's position, or finds that it was read before."""
+    """Reads the chunk at the state's position, or finds that it was read before; where the graph's steps are not
+    stored, all that are left of the part, as a step of the graph takes longer than what coa does for a chunk."""
+    context, changed = runtime.context, await _read_one(state, runtime, worker)
+    while not (context.stores_steps or "stopped" in changed or _drained(runtime)):
+        so_far = cast("ChainState", {**state, **changed})
+        if so_far["position"] >= len(context.parts[state["part"]].chunks):
+            break
+        changed |= await _read_one(so_far, runtime, worker)
+    return changed
+
+
+async def _read_one(state: ChainState, runtime: Runtime[ReadContext], worker: Reading | None) -> dict[str, object]:
     context, part, position, pass_ = runtime.context, state["part"], state["position"], state["reading"]
     n_chunks = len(context.parts[part].chunks)
     outcome = await read_chunk(
         context,
-        runtime.stream_writer,
+        teller(runtime),
         prefaced(needed(worker or context.worker, "worker"), demonstrations_of(context)),
         CommunicationUnit(state["unit_text"], state["unit_chunk"]),
         question=state["question"],
@@ -89,6 +101,10 @@ async def read(state: ChainState, runtime: Runtime[ReadContext], *, worker: Read
     return changed
 
 
+def _drained(runtime: Runtime[ReadContext]) -> bool:
+    return runtime.control is not None and runtime.control.drain_requested
+
+
 def _following(context: ReadContext, part: int, reading: int, position: int) -> Sequence[Chunk]:
     """What is read after a chunk: to the end of its part, or what comes after that where it is the last."""
     chunks = context.parts[part].chunks
@@ -106,7 +122,7 @@ async def answer(
     context = runtime.context
     await answer_part(
         context,
-        runtime.stream_writer,
+        teller(runtime),
         prefaced(needed(manager or context.manager, "manager"), demonstrations_of(context)),
         CommunicationUnit(state["unit_text"], state["unit_chunk"]),
         question=state["question"],

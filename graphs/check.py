@@ -25,7 +25,7 @@ from coa.agents.statements import Statement, StatementRanker, statements_from
 from coa.errors import ConfigError
 from coa.events import EvidenceFound, StageChanged
 from coa.graphs.citing import coverage_of, started
-from coa.graphs.context import ReadContext
+from coa.graphs.context import ReadContext, teller
 from coa.graphs.estimates import Estimate, Forecast
 from coa.graphs.state import CitationState, ClaimState, ReadInput, ReadOutput, ReadState
 from coa.graphs.steps import PlannedStep, Refusal, StepReply, take_steps
@@ -95,7 +95,7 @@ def build_check(*, checker: Checking | None = None) -> CheckGraph:
             if isinstance(outcome, StoredStep):
                 _tell(outcome, runtime)
         done = first + sum(isinstance(o, StoredStep) for o in outcomes)
-        runtime.stream_writer(StageChanged(f"{done} of {len(statements)} statements checked"))
+        teller(runtime)(StageChanged(f"{done} of {len(statements)} statements checked"))
         return {"position": len(statements) if refusal else first + len(batch), "stopped": refusal}
 
     graph: CheckGraph = StateGraph(
@@ -184,7 +184,7 @@ def _tell(step: StoredStep, runtime: Runtime[ReadContext]) -> None:
             chunk.text[span.start - chunk.span.start : span.end - chunk.span.start]
         )
     for ordinal, quotes in by_chunk.items():
-        runtime.stream_writer(EvidenceFound(ordinal, tuple(q.strip() for q in quotes)))
+        teller(runtime)(EvidenceFound(ordinal, tuple(q.strip() for q in quotes)))
 
 
 async def _conclude(state: CheckState, runtime: Runtime[ReadContext]) -> dict[str, object]:

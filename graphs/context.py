@@ -7,8 +7,11 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
 
+from langgraph.runtime import Runtime
+
 from coa.agents import ManagerReply, WorkerReply
 from coa.errors import ConfigError
+from coa.events import Event
 from coa.graphs.together import Companion
 from coa.llm.budget import Budget, Demand
 from coa.llm.chat import OnText
@@ -24,6 +27,7 @@ __all__ = [
     "ReadContext",
     "ReadOptions",
     "Reading",
+    "teller",
 ]
 
 _T = TypeVar("_T")
@@ -191,6 +195,10 @@ class ReadContext:
     """The most that an answer can take."""
     together: Companion | None = None
     """Keeps the run in step with others over the same document."""
+    on_event: Callable[[Event], None] | None = None
+    """Told of events as they come; None has them go out by the graph's custom stream, for hosts."""
+    stores_steps: bool = True
+    """Whether the graph's state is stored after each of its steps; else a node may read on by itself."""
     upcoming: Callable[[Sequence[Chunk]], None] | None = None
     """Told when a chunk's reading begins: the chunks that the same path reads after it, in order. Must not raise."""
     _calls: set[asyncio.Task[Any]] = field(default_factory=set, init=False, repr=False)
@@ -270,3 +278,9 @@ class ReadContext:
     def ordinal(self, part: int, chunk: int) -> int:
         """The place of a chunk in the whole run, from 0."""
         return sum(len(p.chunks) for p in self.parts[:part]) + chunk
+
+
+def teller(runtime: Runtime[ReadContext]) -> Callable[[Event], None]:
+    """Whom a node tells of events: the context's listener, or else the graph's custom stream, which takes two turns of
+    the event loop and a system call for each."""
+    return runtime.context.on_event or runtime.stream_writer

@@ -9,7 +9,7 @@ from typing_extensions import TypedDict
 
 from coa.agents.demonstrator import Demonstration, demonstrations_text
 from coa.events import StageChanged
-from coa.graphs.context import ReadContext
+from coa.graphs.context import ReadContext, teller
 from coa.graphs.roles import Demonstrating
 from coa.graphs.steps import PlannedStep, StepReply, take_steps
 from coa.types import Chunk
@@ -34,7 +34,7 @@ async def demonstrate(state: DemonstratingState, runtime: Runtime[ReadContext]) 
         for at, chunk in enumerate(found.chunks)
     ]
     drawn = random.Random(len(everywhere)).sample(everywhere, min(N_DEMONSTRATIONS, len(everywhere)))
-    runtime.stream_writer(StageChanged("making examples from the text"))
+    teller(runtime)(StageChanged("making examples from the text"))
     await take_steps(context, [_making(demonstrator, ordinal, chunk) for ordinal, chunk in sorted(drawn)])
     return {}
 

@@ -13,7 +13,7 @@ from langgraph.runtime import Runtime
 from coa.errors import LimitsError
 from coa.events import AnswerStarted, AnswerToken, ChunkRead, ChunkStarted
 from coa.graphs.citing import add_citing, started
-from coa.graphs.context import ReadContext
+from coa.graphs.context import ReadContext, teller
 from coa.graphs.roles import AnsweringPassages
 from coa.graphs.state import ReadInput, ReadOutput, ReadState
 from coa.graphs.steps import PlannedStep, Refusal, StepReply, nothing_found, take_step
@@ -55,7 +55,7 @@ async def _start(state: ReadInput, runtime: Runtime[ReadContext]) -> ReadState:
 
 async def _answer(state: ReadState, runtime: Runtime[ReadContext]) -> dict[str, object]:
     context, part, question = runtime.context, state["part"], state["question"]
-    write = runtime.stream_writer
+    write = teller(runtime)
     reader = context.agent("passages", AnsweringPassages)
     chunks: Sequence[Chunk] = context.parts[part].chunks
     ordinals = tuple(context.ordinal(part, at) for at in range(len(chunks)))

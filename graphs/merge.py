@@ -12,7 +12,7 @@ from langgraph.runtime import Runtime
 from coa.errors import ConfigError
 from coa.events import ChunkRead, ChunkSkipped, ChunkStarted, StageChanged
 from coa.graphs.citing import add_citing, started
-from coa.graphs.context import ReadContext
+from coa.graphs.context import ReadContext, teller
 from coa.graphs.roles import AnsweringPassages, Judging
 from coa.graphs.state import ReadInput, ReadOutput, ReadState
 from coa.graphs.steps import PlannedStep, Refusal, StepReply, nothing_found, store_answer, take_step, take_steps
@@ -69,10 +69,10 @@ def _tell(runtime: Runtime[ReadContext], part: int, at: int, step: StoredStep) -
     context = runtime.context
     ordinal, n_tokens = context.ordinal(part, at), context.parts[part].chunks[at].n_tokens
     if step.cause is not None:
-        runtime.stream_writer(ChunkSkipped(ordinal, context.n_chunks, step.cause))
+        teller(runtime)(ChunkSkipped(ordinal, context.n_chunks, step.cause))
         return
     said = str(step.payload["text"])
-    runtime.stream_writer(ChunkRead(ordinal, context.n_chunks, n_tokens, said, bool(said), context.spent, step.seconds))
+    teller(runtime)(ChunkRead(ordinal, context.n_chunks, n_tokens, said, bool(said), context.spent, step.seconds))
 
 
 def _reading(runtime: Runtime[ReadContext], part: int, at: int, question: str) -> PlannedStep:
@@ -81,7 +81,7 @@ def _reading(runtime: Runtime[ReadContext], part: int, at: int, question: str) -
     chunk: Chunk = context.parts[part].chunks[at]
 
     async def call() -> StepReply:
-        runtime.stream_writer(ChunkStarted(context.ordinal(part, at), context.n_chunks, chunk.n_tokens))
+        teller(runtime)(ChunkStarted(context.ordinal(part, at), context.n_chunks, chunk.n_tokens))
         reply = await reader.answer(question, [chunk])
         return StepReply({"text": reply.text, "truncated": reply.truncated}, reply.usage)
 
@@ -98,16 +98,14 @@ async def _vote(state: ReadState, runtime: Runtime[ReadContext]) -> dict[str, ob
     texts = [str(g["text"]) for g in given]
     changed: dict[str, object] = {"part": part + 1, "position": 0}
     if not given:
-        await nothing_found(context, runtime.stream_writer, question=state["question"], part=part)
+        await nothing_found(context, teller(runtime), question=state["question"], part=part)
     else:
         chosen = majority(texts)
         if chosen is None:
             chosen, doubt = await _judged(runtime, part, state["question"], texts)
             if doubt is not None:
                 changed["warnings"] = [*(state.get("warnings") or ()), doubt]
-        await store_answer(
-            context, runtime.stream_writer, part, texts[chosen], truncated=bool(given[chosen]["truncated"])
-        )
+        await store_answer(context, teller(runtime), part, texts[chosen], truncated=bool(given[chosen]["truncated"]))
     return changed
 
 
@@ -118,7 +116,7 @@ async def _judged(
     judge = runtime.context.agent("judge", Judging)
 
     async def call() -> StepReply:
-        runtime.stream_writer(StageChanged(f"judging {len(texts)} answers"))
+        teller(runtime)(StageChanged(f"judging {len(texts)} answers"))
         reply = await judge.choose(question, [CommunicationUnit(text) for text in texts])
         return StepReply({"choice": reply.choice, "decided": reply.decided}, reply.usage)
 

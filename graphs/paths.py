@@ -22,7 +22,7 @@ from coa.agents.adapting import sampled
 from coa.errors import ConfigError
 from coa.events import StageChanged
 from coa.graphs.citing import add_citing, started
-from coa.graphs.context import Answering, ReadContext, Reading
+from coa.graphs.context import Answering, ReadContext, Reading, teller
 from coa.graphs.roles import Judging
 from coa.graphs.state import ReadInput, ReadOutput, ReadState
 from coa.graphs.steps import (
@@ -149,7 +149,7 @@ async def _read(
     outcomes = await side_by_side(
         read_chunk(
             context,
-            runtime.stream_writer,
+            teller(runtime),
             _reader(reader, path, context),
             _unit(state, path.name),
             question=state["question"],
@@ -191,10 +191,10 @@ async def _choose(
             changed["warnings"] = [*(state.get("warnings") or ()), doubt]
     if chosen in answers:
         text, truncated = answers[chosen]
-        await store_answer(context, runtime.stream_writer, part, text, truncated=truncated)
+        await store_answer(context, teller(runtime), part, text, truncated=truncated)
     else:
         await answer_part(
-            context, runtime.stream_writer, answering, _unit(state, chosen), question=state["question"], part=part
+            context, teller(runtime), answering, _unit(state, chosen), question=state["question"], part=part
         )
     return changed
 
@@ -217,7 +217,7 @@ async def _judged(state: PathsState, runtime: Runtime[ReadContext], names: Seque
     units = [_unit(state, name) for name in names]
 
     async def call() -> StepReply:
-        runtime.stream_writer(StageChanged(f"judging {len(names)} readings"))
+        teller(runtime)(StageChanged(f"judging {len(names)} readings"))
         reply = await judge.choose(state["question"], units)
         return StepReply({"path": names[reply.choice], "decided": reply.decided}, reply.usage)
 
@@ -242,7 +242,7 @@ async def _answers(
 
         return PlannedStep(f"answer/{part}/{name}", call, context.manager_demand, may_fail=False, answers=True)
 
-    runtime.stream_writer(StageChanged(f"writing {len(names)} answers"))
+    teller(runtime)(StageChanged(f"writing {len(names)} answers"))
     taken = await take_steps(context, [step(name) for name in names])
     return {
         name: (str(t.payload["text"]), bool(t.payload["truncated"]))
@@ -257,7 +257,7 @@ def _voted(runtime: Runtime[ReadContext], answers: Mapping[str, tuple[str, bool]
     if chosen is not None:
         return list(answers)[chosen]
     if answers:
-        runtime.stream_writer(StageChanged("the answers are too long to vote on: the judge chooses"))
+        teller(runtime)(StageChanged("the answers are too long to vote on: the judge chooses"))
     return None
 
 

@@ -20,7 +20,7 @@ from coa.agents.references import Reference
 from coa.errors import ConfigError
 from coa.events import EvidenceFound
 from coa.graphs.citing import add_citing, started
-from coa.graphs.context import ReadContext
+from coa.graphs.context import ReadContext, teller
 from coa.graphs.estimates import Estimate, Forecast, chain_estimate
 from coa.graphs.reasoning import ask_reasoner, keep_answer
 from coa.graphs.state import ReadInput, ReadOutput, ReadState
@@ -96,7 +96,7 @@ async def _rank(state: ReadState, runtime: Runtime[ReadContext]) -> dict[str, ob
     for ordinal in stored.chunks:
         shown = [p for p in stored.payload["passages"] if context.ordinal(part, p[0]) == ordinal]
         texts = tuple(line.text for line in _lines(chunks, shown, context.document))
-        runtime.stream_writer(EvidenceFound(ordinal, texts))
+        teller(runtime)(EvidenceFound(ordinal, texts))
     return {}
 
 

@@ -10,7 +10,7 @@ from coa.agents.evidence import EvidenceLine
 from coa.agents.reasoner import ReasonerReply, Reasoning
 from coa.agents.references import Reference
 from coa.events import AnswerStarted, AnswerToken
-from coa.graphs.context import NoteStore, ReadContext
+from coa.graphs.context import NoteStore, ReadContext, teller
 from coa.llm.budget import Demand
 from coa.runs import PartAnswer, StoredStep
 
@@ -24,7 +24,7 @@ async def ask_reasoner(
 
     Where the budget does not allow all evidence, the least relevant lines go. Raises: ModelError.
     """
-    context, write = runtime.context, runtime.stream_writer
+    context, write = runtime.context, teller(runtime)
     shown = _affordable(context, agent, question, lines)
     write(AnswerStarted())
     reply = await context.calling(

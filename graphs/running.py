@@ -16,7 +16,7 @@ from langgraph.errors import GraphDrained
 from langgraph.graph import StateGraph
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.runtime import RunControl
-from langgraph.types import Command, Durability, Interrupt, StateSnapshot, StreamMode
+from langgraph.types import Command, Durability, Interrupt, StateSnapshot
 
 from coa.errors import ReviewNeeded, RunDrained
 from coa.events import Event
@@ -59,8 +59,9 @@ async def run_graph(
     """
     control = RunControl()
     on_control(_draining(control, context.together))
+    context.on_event, context.stores_steps = on_event, checkpoints is not None
     compiled = graph.compile() if isinstance(graph, StateGraph) else graph
-    run, start = _Running(compiled, context, run_id, on_event, control), ReadInput(question=question)
+    run, start = _Running(compiled, context, run_id, control), ReadInput(question=question)
     running = asyncio.create_task(
         _unstored(run, start) if checkpoints is None else _stored(run, start, checkpoints, review)
     )
@@ -128,7 +129,6 @@ class _Running:
     graph: CompiledStateGraph[Any, Any, Any, Any]
     context: ReadContext
     run_id: str
-    on_event: Callable[[Event], None]
     control: RunControl
 
     @property
@@ -146,23 +146,18 @@ class _Running:
     ) -> Mapping[str, Any]:
         """Takes the graph to its end, or to where it waits for a person; the last of its values. Raises: RunDrained."""
         values: Mapping[str, Any] = {}
-        # Without checkpoints nothing else tells what the graph ended with.
-        modes: list[StreamMode] = ["custom"] if durability is not None else ["custom", "values"]
+        # Not the custom stream, for which langgraph keeps tasks waiting beside each step.
         steps = compiled.astream(
             given,
             self.config,
             context=self.context,
-            stream_mode=modes,
-            subgraphs=True,
+            stream_mode="values",
             durability=durability,
             control=self.control,
         )
         try:
-            async for path, mode, told in steps:
-                if mode == "custom":
-                    self.on_event(cast("Event", told))  # our nodes write nothing else to the custom stream
-                elif not path:
-                    values = cast("Mapping[str, Any]", told)
+            async for told in steps:
+                values = cast("Mapping[str, Any]", told)
         except (GraphDrained, WaitEnded) as drained:
             raise RunDrained(
                 "stopped after the chunk in hand; everything read so far is kept.",

@@ -20,7 +20,7 @@ from coa.agents.structure import Structure
 from coa.agents.structure_steps import step_key, structures_of
 from coa.events import ChunkSkipped, StageChanged
 from coa.graphs.citing import add_citing, started
-from coa.graphs.context import Answering, ReadContext, Reading
+from coa.graphs.context import Answering, ReadContext, Reading, teller
 from coa.graphs.estimates import Estimate, Forecast, added, chain_estimate
 from coa.graphs.state import ReadInput, ReadOutput
 from coa.graphs.steps import PlannedStep, Refusal, StepReply, answer_part, needed, read_chunk, take_step
@@ -133,7 +133,7 @@ async def _choose(state: StructuredState, runtime: Runtime[ReadContext], chooser
     orders: list[Sequence[int]] = [by_words]
     agent = chooser or context.agents.get("chooser")
     if isinstance(agent, Choosing) and not context.options.quotes:
-        runtime.stream_writer(StageChanged(f"choosing among {len(aspects)} aspects"))
+        teller(runtime)(StageChanged(f"choosing among {len(aspects)} aspects"))
         others = set(range(len(aspects))) - set(by_words)
         shown = sorted([*by_words, *sorted(others)][:_SHOWN])
 
@@ -158,7 +158,7 @@ async def _read(state: StructuredState, runtime: Runtime[ReadContext], worker: R
     pages = await asyncio.to_thread(_pages, context, state)
     if at >= len(pages):
         return {"position": _DONE}
-    runtime.stream_writer(StageChanged(f"reading page {at + 1} of {len(pages)}"))
+    teller(runtime)(StageChanged(f"reading page {at + 1} of {len(pages)}"))
     page = pages[at]
 
     async def call() -> StepReply:
@@ -177,7 +177,7 @@ async def _read(state: StructuredState, runtime: Runtime[ReadContext], worker: R
         changed |= {"unit_text": taken.payload["text"], "unit_chunk": taken.payload["unit_chunk"]}
     else:
         for ordinal in ordinals:
-            runtime.stream_writer(ChunkSkipped(ordinal, context.n_chunks, taken.cause))
+            teller(runtime)(ChunkSkipped(ordinal, context.n_chunks, taken.cause))
         changed["warnings"] = [
             *(state.get("warnings") or []),
             f"page {at + 1} of the chosen aspects was not read: {taken.cause}",
@@ -195,7 +195,7 @@ async def _read_chosen(
         return {"position": _DONE}
     outcome = await read_chunk(
         context,
-        runtime.stream_writer,
+        teller(runtime),
         worker,
         unit,
         question=state["question"],
@@ -213,9 +213,7 @@ async def _read_chosen(
 async def _answer(state: StructuredState, runtime: Runtime[ReadContext], manager: Answering) -> dict[str, object]:
     """Lets the manager answer from the part's last unit, and turns to the next part."""
     unit = CommunicationUnit(state["unit_text"], state["unit_chunk"])
-    await answer_part(
-        runtime.context, runtime.stream_writer, manager, unit, question=state["question"], part=state["part"]
-    )
+    await answer_part(runtime.context, teller(runtime), manager, unit, question=state["question"], part=state["part"])
     return {"part": state["part"] + 1, "position": 0, "chosen": [], "unit_text": "", "unit_chunk": -1}
 
 

@@ -20,7 +20,7 @@ from coa.agents.structurizer import STRUCTURE_TOKENS, StructurizerReply
 from coa.errors import ConfigError
 from coa.events import ChunkRead, ChunkSkipped, ChunkStarted
 from coa.graphs.citing import coverage_of, started
-from coa.graphs.context import ReadContext
+from coa.graphs.context import ReadContext, teller
 from coa.graphs.estimates import Estimate, Forecast
 from coa.graphs.state import ReadInput, ReadOutput, ReadState
 from coa.graphs.steps import PlannedStep, Refusal, StepReply, take_steps
@@ -113,7 +113,7 @@ async def structurize(
     done_before = {step.key for step in planned if await context.notes.step(step.key) is not None}
     for step, (_, _, chunk) in zip(planned, batch, strict=True):
         if step.key not in done_before:
-            runtime.stream_writer(ChunkStarted(step.chunks[0], context.n_chunks, chunk.n_tokens))
+            teller(runtime)(ChunkStarted(step.chunks[0], context.n_chunks, chunk.n_tokens))
     refused: str | None = None
     for outcome, (_, _, chunk) in zip(await take_steps(context, planned), batch, strict=True):
         if isinstance(outcome, Refusal):
@@ -155,11 +155,11 @@ async def _called(agent: Structuring, chunk: Chunk) -> StepReply:
 def _tell(runtime: Runtime[ReadContext], step: StoredStep, chunk: Chunk, *, reused: bool) -> None:
     context, ordinal = runtime.context, step.chunks[0]
     if step.cause is not None:
-        runtime.stream_writer(ChunkSkipped(ordinal, context.n_chunks, step.cause))
+        teller(runtime)(ChunkSkipped(ordinal, context.n_chunks, step.cause))
         return
     structure = Structure.from_json(step.payload["structure"])
     note = f"{structure.scope}: " + "; ".join(a.title for a in structure.aspects)
-    runtime.stream_writer(
+    teller(runtime)(
         ChunkRead(
             ordinal,
             context.n_chunks,

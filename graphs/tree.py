@@ -17,7 +17,7 @@ from langgraph.runtime import Runtime
 from coa.agents.lexical import SentenceRanker
 from coa.events import StageChanged
 from coa.graphs.citing import add_citing, started
-from coa.graphs.context import Answering, ReadContext, Reading
+from coa.graphs.context import Answering, ReadContext, Reading, teller
 from coa.graphs.roles import Merging
 from coa.graphs.state import ReadInput, ReadOutput, ReadState
 from coa.graphs.steps import (
@@ -93,7 +93,7 @@ async def read(state: TreeState, runtime: Runtime[ReadContext], *, worker: Readi
     outcomes = await side_by_side(
         read_chunk(
             context,
-            runtime.stream_writer,
+            teller(runtime),
             reader,
             CommunicationUnit(),
             question=state["question"],
@@ -115,7 +115,7 @@ async def merge(state: TreeState, runtime: Runtime[ReadContext]) -> dict[str, ob
     merger = context.agent("merger", Merging)
     if len(units) <= 1:
         return {"level": level + 1}
-    runtime.stream_writer(StageChanged(f"merging {len(units)} notes"))
+    teller(runtime)(StageChanged(f"merging {len(units)} notes"))
     groups = _groups(units, merger)
     planned = [_merging(context, merger, _key(part, level, at), group, state["question"]) for at, group in groups]
     taken = await take_steps(context, planned)
@@ -135,7 +135,7 @@ async def answer(
     unit = _together(_level(context, part, state["level"]), state["question"])
     await answer_part(
         context,
-        runtime.stream_writer,
+        teller(runtime),
         needed(manager or context.manager, "manager"),
         unit,
         question=state["question"],

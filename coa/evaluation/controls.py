@@ -24,7 +24,7 @@ from langgraph.runtime import Runtime
 from coa.agents.passages import PassageReader
 from coa.evaluation.bm25 import ranked
 from coa.graphs.citing import add_citing, started
-from coa.graphs.context import ReadContext
+from coa.graphs.context import ReadContext, teller
 from coa.graphs.state import ReadInput, ReadOutput, ReadState
 from coa.graphs.steps import (
     PlannedStep,
@@ -139,7 +139,7 @@ def _passages(choose: _Choose) -> _Node:
 
 
 async def _single_chunk(state: ReadState, runtime: Runtime[ReadContext]) -> dict[str, object]:
-    context, question, write = runtime.context, state["question"], runtime.stream_writer
+    context, question, write = runtime.context, state["question"], teller(runtime)
     chunks = context.parts[0].chunks
     order = await asyncio.to_thread(ranked, [chunk.text for chunk in chunks], question or "")
     await _select(context, order[:1])
@@ -154,7 +154,7 @@ async def _single_chunk(state: ReadState, runtime: Runtime[ReadContext]) -> dict
 
 
 async def _answered(runtime: Runtime[ReadContext], question: str, planned: PlannedStep) -> dict[str, object]:
-    context, write = runtime.context, runtime.stream_writer
+    context, write = runtime.context, teller(runtime)
     taken = await take_step(context, planned)
     if isinstance(taken, Refusal):
         return {"stopped": taken.reason}
