@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import ParamSpec, TypeVar
 
-__all__ = ["off_loop", "short_work_at_once"]
+__all__ = ["at_once", "off_loop", "short_work_at_once"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -35,12 +35,17 @@ def short_work_at_once() -> Iterator[None]:
         _at_once.reset(token)
 
 
+def at_once() -> bool:
+    """Whether short work is to be done on the event loop's own thread."""
+    return _at_once.get()
+
+
 async def off_loop(work: Callable[P, T], chars: int, /, *args: P.args, **kwargs: P.kwargs) -> T:
     """What `work` returns or raises, done in a thread; at once where that is allowed and it is short.
 
     `chars` is the length of the text that it goes through, 0 for work that takes about the same for every text. What
-    waits for the disk (`os.fsync`) is no short work, whatever it writes.
+    waits for the disk (`os.fsync`) is no short work, whatever it writes: see `coa.syncing`.
     """
-    if _at_once.get() and chars <= _LONG_CHARS:
+    if at_once() and chars <= _LONG_CHARS:
         return work(*args, **kwargs)
     return await asyncio.to_thread(work, *args, **kwargs)

@@ -18,6 +18,7 @@ from coa.errors import StorageError
 __all__ = [
     "append_line",
     "append_lines",
+    "appended",
     "fields_of",
     "json_in_lines",
     "json_of",
@@ -97,6 +98,14 @@ def append_line(path: Path, value: object) -> None:
 
 def append_lines(path: Path, values: Iterable[object]) -> None:
     """Adds a JSON line for each value, all at once; otherwise as `append_line`."""
+    with appended(path, values) as file:
+        os.fsync(file)
+
+
+@contextlib.contextmanager
+def appended(path: Path, values: Iterable[object]) -> Iterator[int]:
+    """As `append_lines`, for a caller who waits for the disk himself: within, the lines are written and the file is
+    open. An OSError within takes them back. Raises: StorageError."""
     lines = "".join(json_of(value) + "\n" for value in values).encode()
     # By the system's own calls: a Python file makes three times as many, and at each the interpreter changes hands.
     with storage_errors(path):
@@ -105,7 +114,7 @@ def append_lines(path: Path, values: Iterable[object]) -> None:
             end = _end_of_lines(file)
             try:
                 _write_all(file, lines)
-                os.fsync(file)
+                yield file
             except OSError:
                 with contextlib.suppress(OSError):
                     os.ftruncate(file, end)

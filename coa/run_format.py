@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 from coa.errors import StorageError
+from coa.run_files import fields_of
 from coa.types import (
     Answer,
     Chunk,
@@ -31,6 +32,7 @@ from coa.types import (
 __all__ = [
     "CHOICE_KEY",
     "FORMAT",
+    "Finished",
     "Part",
     "PartAnswer",
     "RunPlan",
@@ -38,11 +40,10 @@ __all__ = [
     "StoredStep",
     "answer_from_json",
     "document_from_json",
-    "note_from_json",
-    "part_answer_from_json",
+    "finished_from_json",
+    "finished_to_json",
     "plan_from_json",
     "plan_to_json",
-    "step_from_json",
 ]
 
 CHOICE_KEY = "auto/choice"
@@ -126,6 +127,10 @@ class PartAnswer:
     verdict: Verdict | None = None
 
 
+Finished: TypeAlias = StoredNote | StoredStep | tuple[int, PartAnswer]
+"""What is paid for, and kept; an answer with its part's number."""
+
+
 def plan_to_json(plan: RunPlan) -> dict[str, object]:
     """The plan as JSON values: for each chunk its start, tokens, sentence starts and end."""
 
@@ -156,22 +161,28 @@ def plan_from_json(raw: Mapping[str, Any], document: Document) -> RunPlan:
     return RunPlan(tuple(parts), tokenizer, exact)
 
 
-def note_from_json(line: Mapping[str, Any]) -> StoredNote:
-    """The note of a line whose kind is "note"."""
-    values = {k: v for k, v in line.items() if k != "kind"}
+def finished_to_json(finished: Finished) -> dict[str, object]:
+    """What is finished as JSON values, but for its usage: "kind" tells what it is."""
+    match finished:
+        case StoredNote():
+            return {"kind": "note", **fields_of(finished)}
+        case StoredStep():
+            return {"kind": "step", **fields_of(finished)}
+        case (part, answer):
+            return {"kind": "answer", "part": part, **fields_of(answer)}
+
+
+def finished_from_json(line: Mapping[str, Any]) -> Finished | None:
+    """What `finished_to_json` gave; None for any other kind."""
+    kind = line.get("kind")
+    values = {name: value for name, value in line.items() if name != "kind"}
+    if kind not in {"note", "step", "answer"}:
+        return None
     values["usage"] = Usage(**values["usage"])
-    return StoredNote(**values)
-
-
-def part_answer_from_json(line: Mapping[str, Any]) -> tuple[int, PartAnswer]:
-    """The part's number and its answer, of a line whose kind is "answer"."""
-    return line["part"], PartAnswer(line["text"], line["truncated"], Usage(**line["usage"]), line.get("verdict"))
-
-
-def step_from_json(line: Mapping[str, Any]) -> StoredStep:
-    """The step of a line whose kind is "step"."""
-    values = {k: v for k, v in line.items() if k != "kind"}
-    values["usage"] = Usage(**values["usage"])
+    if kind == "note":
+        return StoredNote(**values)
+    if kind == "answer":
+        return values.pop("part"), PartAnswer(**values)
     values["chunks"] = tuple(values["chunks"])
     if values["selected"] is not None:
         values["selected"] = tuple(values["selected"])

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 
-from coa.runs import PartAnswer, RunStore, StoredNote, StoredStep
+from coa.blocking import at_once
+from coa.runs import Finished, PartAnswer, RunStore, StoredNote, StoredStep
+from coa.syncing import synced
 from coa.types import Usage
 
 __all__ = ["DiskNotes"]
@@ -16,10 +18,12 @@ class DiskNotes:
     def __init__(self, runs: RunStore, run_id: str) -> None:
         self._runs = runs
         self._run_id = run_id
-        self._notes = {(n.path, n.part, n.chunk): n for n in runs.stored_notes(run_id)}
-        self._steps = {s.key: s for s in runs.stored_steps(run_id)}
-        self._answers = runs.part_answers(run_id)
+        self._notes: dict[tuple[str, int, int], StoredNote] = {}
+        self._steps: dict[str, StoredStep] = {}
+        self._answers: dict[int, PartAnswer] = {}
         self._writing = asyncio.Lock()
+        for finished in runs.journal(run_id):
+            self._take(finished)
 
     @property
     def n_done(self) -> int:
@@ -58,9 +62,7 @@ class DiskNotes:
 
     async def add_note(self, note: StoredNote) -> None:
         """Keeps a finished chunk; on the disk when it returns."""
-        async with self._writing:
-            await asyncio.to_thread(self._runs.add_note, self._run_id, note)
-        self._notes[note.path, note.part, note.chunk] = note
+        await self._keep(note)
 
     async def step(self, key: str) -> StoredStep | None:
         """What became of a step."""
@@ -68,9 +70,7 @@ class DiskNotes:
 
     async def add_step(self, step: StoredStep) -> None:
         """Keeps a finished step; on the disk when it returns."""
-        async with self._writing:
-            await asyncio.to_thread(self._runs.add_step, self._run_id, step)
-        self._steps[step.key] = step
+        await self._keep(step)
 
     async def answer(self, part: int) -> PartAnswer | None:
         """The answer of a part."""
@@ -78,6 +78,22 @@ class DiskNotes:
 
     async def add_answer(self, part: int, answer: PartAnswer) -> None:
         """Keeps a part's answer; on the disk when it returns."""
+        await self._keep((part, answer))
+
+    async def _keep(self, finished: Finished) -> None:
         async with self._writing:
-            await asyncio.to_thread(self._runs.add_part_answer, self._run_id, part, answer)
-        self._answers[part] = answer
+            if at_once():
+                with self._runs.keeping(self._run_id, finished) as file:
+                    await synced(file)
+            else:
+                await asyncio.to_thread(self._runs.keep, self._run_id, finished)
+        self._take(finished)
+
+    def _take(self, finished: Finished) -> None:
+        match finished:
+            case StoredNote():
+                self._notes[finished.path, finished.part, finished.chunk] = finished
+            case StoredStep():
+                self._steps[finished.key] = finished
+            case (part, answer):
+                self._answers[part] = answer

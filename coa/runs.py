@@ -22,6 +22,7 @@ import os
 import shutil
 import time
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -29,7 +30,7 @@ from typing import IO, Any, Literal
 
 from coa.errors import ConfigError, RunNotFound, StorageError
 from coa.run_files import (
-    append_line,
+    appended,
     fields_of,
     json_in_lines,
     json_of,
@@ -40,6 +41,7 @@ from coa.run_files import (
 )
 from coa.run_format import (
     FORMAT,
+    Finished,
     Part,
     PartAnswer,
     RunPlan,
@@ -47,15 +49,15 @@ from coa.run_format import (
     StoredStep,
     answer_from_json,
     document_from_json,
-    note_from_json,
-    part_answer_from_json,
+    finished_from_json,
+    finished_to_json,
     plan_from_json,
     plan_to_json,
-    step_from_json,
 )
 from coa.types import Answer, Document, Forecasted, Note
 
 __all__ = [
+    "Finished",
     "Forecasted",
     "Part",
     "PartAnswer",
@@ -217,8 +219,7 @@ class RunStore:
 
     def stored_notes(self, run_id: str) -> list[StoredNote]:
         """What became of each chunk, in reading order."""
-        lines = read_lines(self.path(run_id) / "notes.jsonl")
-        return [note_from_json(line) for line in lines if line.get("kind") == "note"]
+        return [one for one in self.journal(run_id) if isinstance(one, StoredNote)]
 
     def n_done(self, run_id: str) -> int:
         """Chunks that are finished."""
@@ -227,42 +228,37 @@ class RunStore:
 
     def add_note(self, run_id: str, note: StoredNote) -> None:
         """Stores a finished chunk. Raises: StorageError."""
-        append_line(self.path(run_id) / "notes.jsonl", {"kind": "note", **fields_of(note)})
+        self.keep(run_id, note)
 
     def add_part_answer(self, run_id: str, part: int, answer: PartAnswer) -> None:
         """Stores the answer of one part. Raises: StorageError."""
-        append_line(self.path(run_id) / "notes.jsonl", {"kind": "answer", "part": part, **fields_of(answer)})
+        self.keep(run_id, (part, answer))
 
     def add_step(self, run_id: str, step: StoredStep) -> None:
         """Stores a finished step. Raises: StorageError."""
-        append_line(self.path(run_id) / "notes.jsonl", {"kind": "step", **fields_of(step)})
+        self.keep(run_id, step)
+
+    def keep(self, run_id: str, finished: Finished) -> None:
+        """Stores what is finished; on the disk when it returns. Raises: StorageError."""
+        with self.keeping(run_id, finished) as file:
+            os.fsync(file)
+
+    def keeping(self, run_id: str, finished: Finished) -> AbstractContextManager[int]:
+        """As `keep`, for a caller who waits for the disk himself: see `appended`."""
+        return appended(self.path(run_id) / "notes.jsonl", [finished_to_json(finished)])
 
     def stored_steps(self, run_id: str) -> list[StoredStep]:
         """The finished steps, in the order that they ended in."""
-        lines = read_lines(self.path(run_id) / "notes.jsonl")
-        return [step_from_json(line) for line in lines if line.get("kind") == "step"]
+        return [one for one in self.journal(run_id) if isinstance(one, StoredStep)]
 
-    def journal(self, run_id: str) -> list[StoredNote | StoredStep | tuple[int, PartAnswer]]:
+    def journal(self, run_id: str) -> list[Finished]:
         """All that is finished, in the order that it ended in; answers with their part's number."""
-        found: list[StoredNote | StoredStep | tuple[int, PartAnswer]] = []
-        for line in read_lines(self.path(run_id) / "notes.jsonl"):
-            match line.get("kind"):
-                case "note":
-                    found.append(note_from_json(line))
-                case "step":
-                    found.append(step_from_json(line))
-                case "answer":
-                    found.append(part_answer_from_json(line))
-        return found
+        found = map(finished_from_json, read_lines(self.path(run_id) / "notes.jsonl"))
+        return [one for one in found if one is not None]
 
     def part_answers(self, run_id: str) -> dict[int, PartAnswer]:
         """The answer of each part that has one."""
-        found: dict[int, PartAnswer] = {}
-        for line in read_lines(self.path(run_id) / "notes.jsonl"):
-            if line.get("kind") == "answer":
-                part, answer = part_answer_from_json(line)
-                found[part] = answer
-        return found
+        return dict(one for one in self.journal(run_id) if isinstance(one, tuple))
 
     def with_prompts(self, record: RunRecord, prompts: Mapping[str, str]) -> RunRecord:
         """The record with its prompts' digests, saved. Raises: StorageError."""
