@@ -85,6 +85,20 @@ _FUNCTION_STEMS = frozenset(stem(w) for w in _FUNCTION_WORDS.split()) | set(_WID
 _FUNCTION_HASHES = frozenset(hash(w) for w in _FUNCTION_STEMS)
 
 
+@lru_cache(maxsize=65536)
+def _known(word: str) -> tuple[int, bool]:
+    """The hash of the word's stem, and whether it tells a number."""
+    return hash(stem(word)), _NUMBER.search(word) is not None
+
+
+def _hashes_of(sentence: str) -> tuple[list[int], bool]:
+    """The hashes of the sentence's stems in order, and whether it tells a number."""
+    if "_" in sentence or not (sentence.isascii() or _WIDE.search(sentence) is None):
+        return [hash(w) for w in words_of(sentence)], _NUMBER.search(sentence) is not None
+    words = [_known(w) for w in _WORD.findall(sentence)]  # a number stands within a word, where "_" is none of it
+    return [word_hash for word_hash, _ in words], any(tells for _, tells in words)
+
+
 def content_words(text: str) -> set[str]:
     """The stems of `text` without function words."""
     return {w for w in words_of(text) if w not in _FUNCTION_STEMS}
@@ -104,10 +118,10 @@ class SentenceRanker:
         self._has_number = bytearray()
         n_holding: Counter[int] = Counter()
         for sentence in sentences:
-            hashes = [hash(w) for w in words_of(sentence)]
+            hashes, has_number = _hashes_of(sentence)
             self._words.extend(hashes)
             self._starts.append(len(self._words))
-            self._has_number.append(_NUMBER.search(sentence) is not None)
+            self._has_number.append(has_number)
             n_holding.update(set(hashes))
         self._n_holding = n_holding
         self._mean = len(self._words) / len(sentences) if self._words else 1.0

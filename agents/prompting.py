@@ -22,13 +22,11 @@ class PromptTemplate:
 
     def __init__(self, name: str, *variables: str) -> None:
         self.name = name
-        self._text = _read(name)
-        found = set(_VARIABLE.findall(self._text))
-        if found != set(variables):
+        self._text, found = _read(name)
+        if found != frozenset(variables):
             raise ValueError(
                 f"prompt {name!r}: the file has the variables {sorted(found)}, the code gives {sorted(variables)}"
             )
-        self._template = Template(self._text)
 
     @property
     def text(self) -> str:
@@ -38,14 +36,20 @@ class PromptTemplate:
     @property
     def digest(self) -> str:
         """The first 12 hexadecimal digits of the file's sha256; part of a run's record."""
-        return hashlib.sha256(self._text.encode()).hexdigest()[:12]
+        return _digest(self._text)
 
     def render(self, **values: str) -> str:
         """The prompt with `values` put in; white space at its ends removed."""
-        return self._template.substitute(values).strip()
+        return Template(self._text).substitute(values).strip()
 
 
 @cache
-def _read(name: str) -> str:
-    text = (resources.files("coa.agents") / "prompts" / f"{name}.md").read_text(encoding="utf-8")
-    return text.strip() + "\n"
+def _read(name: str) -> tuple[str, frozenset[str]]:
+    """The file's text and its variables."""
+    text = (resources.files("coa.agents") / "prompts" / f"{name}.md").read_text(encoding="utf-8").strip() + "\n"
+    return text, frozenset(_VARIABLE.findall(text))
+
+
+@cache
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:12]

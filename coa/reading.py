@@ -42,7 +42,6 @@ _CONTROL = re.compile(
     r"<(?=[|｜])|<(?=/?(?:s|bos|eos|pad|unk|start_of_turn|end_of_turn|think)>)|\[(?=/?INST\])",
     re.IGNORECASE,
 )
-_SPACE = re.compile(r"\s+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,12 +67,14 @@ def harmless(text: str) -> str:
     A book may hold "<|im_end|>": servers parse such tokens inside message contents, so a space is put in
     after their first character. Quotes are never taken from rendered text, so sources stay verbatim.
     """
+    if "<" not in text and "[" not in text:
+        return text
     return _CONTROL.sub(lambda m: m.group() + " ", text)
 
 
 def render_text(text: str) -> str:
     """`text` on one line, control tokens broken up."""
-    return harmless(_SPACE.sub(" ", text).strip())
+    return harmless(" ".join(text.split()))
 
 
 def render_sentence(number: int, text: str) -> str:

@@ -84,8 +84,11 @@ class Session:
         moving = sorted(changes.keys() - RUN_SETTINGS)
         if moving:
             raise ConfigError(f"a view of a session cannot change {', '.join(moving)}.")
+        settings = self.settings
+        changes = {name: value for name, value in changes.items() if value != getattr(settings, name)}
         try:
-            settings = Settings.model_validate({**self.settings.model_dump(), **changes})
+            if changes:
+                settings = Settings.model_validate({**settings.model_dump(), **changes})
         except ValidationError as error:
             detail = error.errors(include_url=False)[0]
             raise ConfigError(f"{'.'.join(map(str, detail['loc']))}: {detail['msg']}.") from None

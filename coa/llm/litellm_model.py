@@ -11,12 +11,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from types import ModuleType
 
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt
-from tenacity.wait import wait_random_exponential
-
 from coa.errors import (
     AuthenticationFailed,
-    BadOutput,
     ContentRefused,
     ModelError,
     ModelNotFound,
@@ -56,6 +52,7 @@ _MAX_WAIT_S = 60.0
 # Providers count by the minute: a refusal without a wish is waited out over more than one, in three steps.
 _REFUSED_WAIT_S = 2.0
 _REFUSED_GROWTH = 6.0
+_FAILED_WAIT_S = 0.5
 # Of one deployment's own making: another one may do better.
 _ELSEWHERE = (AuthenticationFailed, ModelNotFound)
 
@@ -135,20 +132,16 @@ class LitellmModel:
         if self._lease is None:
             self._lease = ClientLease(self._litellm)
         call = _Call(self, prompt, decoding, Emitter(on_text) if on_text is not None else None)
-        retrying = AsyncRetrying(
-            stop=stop_after_attempt(self._retries + 1),
-            wait=call.wait_s,
-            retry=retry_if_exception(call.again),
-            sleep=call.pause,
-            reraise=True,
-        )
-        completion: Completion | None = None
-        async for attempt in retrying:
-            with attempt:
-                completion = await call.attempt(attempt.retry_state.attempt_number)
-        if completion is None:  # pragma: no cover - tenacity re-raises instead
-            raise BadOutput("no reply.")
-        return completion
+        number = 1
+        while True:
+            try:
+                return await call.attempt(number)
+            except ModelError as error:
+                if number > self._retries or not call.again(error):
+                    raise
+                seconds = call.wait_s(number, error)
+            await call.pause(seconds)
+            number += 1
 
     async def close(self) -> None:
         """Lets go of the Router, and of connections that no other model of this event loop uses."""
@@ -222,15 +215,12 @@ class _Call:
             self._failed.add(admission.deployment)
         raise failed from cause  # outside the handler: its context would hold the raw error
 
-    def again(self, error: BaseException) -> bool:
+    def again(self, error: ModelError) -> bool:
         """Whether another attempt may do better."""
-        if not isinstance(error, ModelError):
-            return False
         return error.retryable or (isinstance(error, _ELSEWHERE) and self._elsewhere)
 
-    def wait_s(self, state: RetryCallState) -> float:
-        """Seconds before the next attempt: the server's wish where it has one, else growing, always with jitter."""
-        error = state.outcome.exception() if state.outcome is not None else None
+    def wait_s(self, number: int, error: ModelError) -> float:
+        """Seconds after attempt `number`: the server's wish where it has one, else growing, always with jitter."""
         if self._elsewhere:
             self._refused_by = None  # the Router cools it down, and nobody waits for it
             return random.uniform(0.0, 0.1)
@@ -238,9 +228,9 @@ class _Call:
         if asked is not None:
             return min(float(asked) * random.uniform(1.0, 1.1), _MAX_WAIT_S)
         if isinstance(error, RateLimited):
-            seconds = _REFUSED_WAIT_S * _REFUSED_GROWTH ** (state.attempt_number - 1)
+            seconds = _REFUSED_WAIT_S * _REFUSED_GROWTH ** (number - 1)
             return min(seconds * random.uniform(0.85, 1.15), _MAX_WAIT_S)
-        return wait_random_exponential(multiplier=0.5, max=_MAX_WAIT_S)(state)
+        return random.uniform(0.0, min(_FAILED_WAIT_S * 2.0 ** (number - 1), _MAX_WAIT_S))
 
     async def pause(self, seconds: float) -> None:
         """Waits; after a refusal nobody else is sent to that deployment meanwhile."""
