@@ -17,7 +17,7 @@ import secrets
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from coa.cache.index import Choice, Replica, Wanted
 from coa.cache.kv_stats import Counts
@@ -33,19 +33,11 @@ from coa.reading import Prompt
 if TYPE_CHECKING:
     from coa.cache.kv_cache import KvCache
 
-__all__ = ["Booking", "SingleFlight"]
+__all__ = ["Booking"]
 
 _log = logging.getLogger(__name__)
 
 _POLL_S = 0.05
-
-
-class SingleFlight(Protocol):
-    """Lets one caller at a time, of all processes, compute a prefix."""
-
-    def alone(self, key: StateKey) -> contextlib.AbstractAsyncContextManager[bool]:
-        """Entered when nobody else computes it, who may have been through just before; whether there was no wait."""
-        ...
 
 
 @dataclass(eq=False)
@@ -138,6 +130,7 @@ class Booking:
             await self._let_go()
             self._replica = engine.replica
         if not engine.slotted:
+            self.cache.began(self)
             return
         self._prefix = await engine.prefix_of(self.prompt)
         if not self._seated:
@@ -166,9 +159,10 @@ class Booking:
         self.cache.ahead.began(self.id, self.group, self.prompt)
         if not engine.slotted:
             with self._forgiven("looking at a prefix"):
-                self._prefix = await engine.prefix_of(self.prompt)
+                self._prefix = self._prefix or await engine.prefix_of(self.prompt)
             self._predicted = self._choice.held_tokens if self._choice is not None else 0
             self._sent_at = time.monotonic()
+            self._writes_from = self._sent_at + (self._choice.seconds if self._choice is not None else 0.0)
             return Prepared({})
         if self._slot is None:
             return Prepared({})
@@ -204,7 +198,8 @@ class Booking:
                 self._prefilled = await self._prefill(engine, self._prefix)
             if self.ahead and self._prefilled:
                 self.cache.charge_ahead(self._prefix.state, self._prefilled)
-            await self.cache.index.held(engine.replica, self._prefix.hashes)
+            if engine.adapter.kind != "events":
+                await self.cache.index.held(engine.replica, self._prefix.hashes)
             self._count(engine, None)
             return self._prefilled
         return None
@@ -347,6 +342,8 @@ class Booking:
     async def _described(self, engines: Sequence[ServedEngine]) -> Wanted:
         engine = engines[0]
         prefix, saved = await engine.prefix_of(self.prompt), False
+        if not engine.slotted:
+            self._prefix = prefix  # the index knows the group's prompts by these tokens, whichever engine is chosen
         shared = self.cache.share(engines)
         if prefix is not None and self.cache.saves(engine):
             saved = await self.cache.stores[engine.id].find(prefix.state) is not None
@@ -370,10 +367,10 @@ class Booking:
     async def _leave_seat(self) -> None:
         engine, slot = self._engine, self._slot
         self._slot, self._engine, self._in_place = None, None, False
+        self.cache.ended(self)
         if not self._seated or engine is None:
             return
         self._seated = False
-        self.cache.ended(self)
         try:
             if slot is not None:
                 holds = None if self._prefix is None else self._prefix.last

@@ -12,13 +12,13 @@ from itertools import islice
 from typing import Protocol
 
 from coa.cache.ahead import PrefillAhead
-from coa.cache.bookings import Booking, SingleFlight
+from coa.cache.bookings import Booking
 from coa.cache.index import PrefixIndex, Replica
 from coa.cache.kv_feed import IndexSink, KvFeed, TellsEvents
 from coa.cache.kv_stats import KvStats
 from coa.cache.served_engines import ServedEngine
 from coa.cache.speeds import Facts
-from coa.cache.states import StateKey, StateStore
+from coa.cache.states import SingleFlight, StateKey, StateStore
 from coa.cache.waiting import Line
 from coa.errors import CacheError, ConfigError
 from coa.llm.chat import Decoding

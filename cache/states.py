@@ -6,12 +6,13 @@ depend on, and given out only whole: file first, manifest last, digest checked.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-__all__ = ["Manifest", "StateKey", "StateOrigin", "StateStore"]
+__all__ = ["Manifest", "SingleFlight", "StateKey", "StateOrigin", "StateStore"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,4 +86,12 @@ class StateStore(Protocol):
 
     async def pin(self, keys: Sequence[StateKey], *, until: float) -> None:
         """Keeps states, also ones saved later, from being evicted before Unix time `until`, budget allowing."""
+        ...
+
+
+class SingleFlight(Protocol):
+    """Lets one caller at a time, of all processes, compute a prefix."""
+
+    def alone(self, key: StateKey) -> contextlib.AbstractAsyncContextManager[bool]:
+        """Entered when nobody else computes it, who may have been through just before; whether there was no wait."""
         ...
