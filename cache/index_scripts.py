@@ -6,7 +6,7 @@ argument. Numbers that must not lose digits are formatted: Lua's own conversion 
 
 Keys of a replica and epoch: `ix` ZSET hash -> expiry; `fw` HASH request -> "deadline at uncached out" and, after a
 line feed, its packed hashes, with "end newest since" in the field ".": when the last call ended, and of those that
-ended the one booked last, when it was booked and when it ended; `sl` HASH slot -> "deadline used held
+were served the one booked last, when it was booked and when it ended; `sl` HASH slot -> "deadline used held
 owner"; `ch` HASH held -> packed chain. Of all: `boot` STRING, `pins` ZSET held -> deadline, `pinned` HASH held ->
 "count tokens", `reps` ZSET. Hashes are 16 raw bytes, packed without separators; `held` is the last of a chain, as
 hexadecimal digits, "-" for nothing known.
@@ -112,12 +112,12 @@ return 1
 RELEASE = """
 local booked = redis.call('HGET', KEYS[1], ARGV[1])
 if not booked then return 1 end
-local at, since = string.match(booked, '^%S+ (%S+)'), string.format('%.6f', tonumber(ARGV[2]))
-local newest, known = string.match(redis.call('HGET', KEYS[1], '.') or '', '^%S+ (%S+) (%S+)$')
-local line = since
-if newest and tonumber(newest) > tonumber(at) then at, since = newest, known end
+local at, now = string.match(booked, '^%S+ (%S+)'), string.format('%.6f', tonumber(ARGV[2]))
+local newest, since = string.match(redis.call('HGET', KEYS[1], '.') or '', '^%S+ (%S+) (%S+)$')
+newest, since = newest or '0', since or '0'
+if ARGV[3] == '1' and tonumber(at) > tonumber(newest) then newest, since = at, now end
 redis.call('HDEL', KEYS[1], ARGV[1])
-redis.call('HSET', KEYS[1], '.', line .. ' ' .. at .. ' ' .. since)
+redis.call('HSET', KEYS[1], '.', now .. ' ' .. newest .. ' ' .. since)
 return 1
 """
 

@@ -225,10 +225,13 @@ class KvCache:
 
     async def _pin(self, group: str, prompts: Sequence[Prompt]) -> None:
         """What is read next is given away last."""
-        until = time.time() + _PINNED_S
+        until, told = time.time() + _PINNED_S, False
         for engine in [e for e in self.engines.values() if e.group == group]:
-            found = [prefix for prompt in prompts if (prefix := await engine.prefix_of(prompt)) is not None]
             store = self.stores.get(engine.id)
+            if store is None and told:
+                continue  # the index knows a group's prompts by the same hashes, whichever engine was asked for them
+            told |= store is None
+            found = [prefix for prompt in prompts if (prefix := await engine.prefix_of(prompt)) is not None]
             if store is not None:
                 await store.pin([prefix.state for prefix in found], until=until)
             else:

@@ -21,9 +21,9 @@ _HOLD_KEEP = 0.8
 _OWN_FROM = 8
 """Calls after which a replica's own speed counts as much as the mean of its group. Equal replicas are the rule, and one
 that looks slow after a bad first call would be sent no other that could mend its name."""
-_ALIKE = 1.5
-"""How far apart two speeds that were learned from whole calls may be and still count as equal: such calls tell little of
-an engine, and the one that seems the faster would be sent the more, until the others idle beside its queue."""
+_ALIKE = 1.3
+"""How far apart two speeds that were learned from whole calls may be and still count as equal: such calls tell little
+of an engine, and the one that seems the faster would be sent the more, until the others idle beside its queue."""
 _WORK_KEEP = 0.99
 """What the work of earlier calls still counts, after the next one: a replica that is new is not made to catch up on
 days."""

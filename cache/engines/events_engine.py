@@ -23,6 +23,9 @@ _log = logging.getLogger(__name__)
 
 # Two letters that a tail may begin with: what is before them in both prompts is the prefix.
 _PROBES = ("A", "Z")
+_SEAM = 20
+"""Characters at the end of a prefix that its last token, and what follows, may depend on."""
+_MOST_SEAMS = 64
 
 
 class EventsEngine:
@@ -55,14 +58,23 @@ class EventsEngine:
         """Its LoRA adapter; known after `open`."""
         extra = params.get("extra_body")
         self._template = {**(extra if isinstance(extra, Mapping) else {}), **params}.get("chat_template_kwargs")
+        self._after: dict[str, int] = {}
+        """Tokens from the tail's first one on, by how the prefix ends."""
         self._http = EngineHttp(deployment, verify=verify, transport=transport)
 
     async def prefix_tokens(self, prompt: Prompt) -> list[int]:
-        """Two round trips, side by side."""
+        """Two round trips, side by side; one for a prefix that ends as an earlier one did, as those of a template do:
+        then as many tokens follow it as did then."""
+        seam = prompt.prefix[-_SEAM:]
+        n_after = self._after.get(seam)
+        if n_after is not None:
+            return (await self._chat_tokens(prompt, _PROBES[0]))[:-n_after]
         one, other = await asyncio.gather(*(self._chat_tokens(prompt, probe) for probe in _PROBES))
         n_common = next((n for n, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), 0)
         if n_common == 0:
             raise self._http.error("/tokenize", "the chat template does not show the user's message")
+        if len(self._after) < _MOST_SEAMS and len(prompt.prefix) > _SEAM:
+            self._after[seam] = len(one) - n_common
         return one[:n_common]
 
     async def save(self, slot: int, file: str) -> int:

@@ -6,6 +6,7 @@ import asyncio
 import inspect
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -144,6 +145,18 @@ async def test_the_tokens_of_a_prefix_are_those_that_every_tail_shares() -> None
     bodies = server.sent_to("POST /tokenize")
     assert {body["messages"][1]["content"] for body in bodies} == {PROMPT.prefix + "A", PROMPT.prefix + "Z"}
     assert all(body["chat_template_kwargs"] == {"enable_thinking": False} for body in bodies)
+
+
+async def test_a_prefix_that_ends_as_an_earlier_one_did_takes_one_look() -> None:
+    close = "\n[End of source text.]\n"
+    prompts = [replace(PROMPT, prefix=PROMPT.prefix * n + close) for n in (1, 2)]
+    server = Server(VLLM)
+    engine = _vllm(server)
+    tokens = [await engine.prefix_tokens(prompt) for prompt in prompts]
+    assert len(server.sent_to("POST /tokenize")) == 3
+    assert tokens == [await _vllm(Server(VLLM)).prefix_tokens(prompt) for prompt in prompts]
+    assert await engine.prefix_tokens(PROMPT) == _prefix_words()
+    assert len(server.sent_to("POST /tokenize")) == 5, "this one ends in another way"
 
 
 async def test_a_prefill_writes_one_token_and_says_what_had_to_be_computed(caplog: pytest.LogCaptureFixture) -> None:

@@ -46,6 +46,7 @@ class Replica:
     pool: PoolEngine
     served: ServedEngine
     started: str = "1.0"
+    n_tokenized: int = 0
 
     async def run(self, prompt: Prompt) -> None:
         """Somebody else's call computes the prompt here."""
@@ -54,6 +55,7 @@ class Replica:
 
     def answer(self, request: httpx.Request) -> httpx.Response:
         if request.url.path == "/tokenize":
+            self.n_tokenized += 1
             return httpx.Response(200, json=_tokens(json.loads(request.content)))
         if request.url.path == "/metrics":
             config = 'vllm:cache_config_info{block_size="16",num_gpu_blocks="100"} 1.0'
@@ -175,3 +177,55 @@ async def test_a_restart_is_another_epoch_of_the_replica(replicas: tuple[KvCache
     await _settled(feed, a)
     chosen, hit = await _chosen(cache, LONG)
     assert (chosen, hit > 0) == ("a", True)
+
+
+async def test_one_engine_of_a_group_is_asked_for_the_tokens_of_a_prompt(
+    replicas: tuple[KvCache, Replica, Replica],
+) -> None:
+    cache, a, b = replicas
+    prefix = await a.served.prefix_of(LONG)
+    assert prefix is not None
+    await cache.index.held(b.served.replica, prefix.hashes[:-1])
+    booking = cache.reserve("readers", LONG, Decoding(max_tokens=5))
+    assert booking is not None
+    assert await booking.choose(["a", "b"]) == "b"
+    await booking.seat("b")
+    await booking.prepare("b")
+    await booking.done(Measured(prompt_tokens=400, cached_tokens=384, completion_tokens=1))
+    cache.upcoming("readers", [OTHER])
+    async with asyncio.timeout(5):
+        while cache._background:  # noqa: ASYNC110 - nobody is told
+            await asyncio.sleep(0.005)
+    assert (a.n_tokenized > 2, b.n_tokenized) == (True, 0)
+
+
+async def test_there_is_room_where_no_prompt_is_being_computed(replicas: tuple[KvCache, Replica, Replica]) -> None:
+    cache, *_ = replicas
+    bookings = [cache.reserve("readers", prompt, Decoding(max_tokens=5)) for prompt in (LONG, OTHER)]
+    assert cache.has_room("readers")
+    for booking, name in zip(bookings, "ab", strict=True):
+        assert cache.has_room("readers"), "one of the two has nothing to do"
+        assert booking is not None
+        await booking.choose([name])
+        await booking.seat(name)
+        await booking.prepare(name)
+    assert not cache.has_room("readers")
+    assert bookings[0] is not None
+    bookings[0].computing_until -= 3600.0  # its reply is being written, as far as could be foreseen
+    assert cache.has_room("readers")
+    for booking in bookings:
+        assert booking is not None
+        await booking.done(None)
+    assert cache.has_room("readers")
+
+
+async def test_what_was_computed_ahead_is_in_the_index_when_the_engine_says_so(
+    replicas: tuple[KvCache, Replica, Replica],
+) -> None:
+    cache, a, _ = replicas
+    assert await cache.prefill("readers", LONG) is not None
+    assert (await _chosen(cache, LONG))[1] == 0
+    await _listening(cache._feeds[0], a)
+    await a.run(LONG)
+    await _settled(cache._feeds[0], a)
+    assert (await _chosen(cache, LONG))[1] > 0

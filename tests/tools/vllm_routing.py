@@ -5,7 +5,11 @@
 Chains arrive as a Poisson process, whatever became of those before (open loop): each reads the chunks of one document
 in order, for one question, its notes in the tail. All documents share the replicas' caches, which hold `--share` of all
 chunks together. Every arm has the same arrivals, and begins with empty caches. Tokens computed are the engines' own
-count; the time to the first token is from the call on, waiting and routing included.
+count; the time to the first token is from the call on, waiting and routing included. "coa" only routes; "coa, told" is
+what a session has: the prefix cache is told which chunks follow, as the graphs tell it, and computes ahead.
+
+What is evicted when hangs on moments, so two runs of one load differ, and one load says little: what counts is the mean
+over several.
 """
 
 from __future__ import annotations
@@ -28,10 +32,13 @@ from coa.config import Settings
 from coa.llm.call_labels import labels
 from coa.llm.chat import ChatModel, Decoding
 from coa.llm.gateway import open_gateway
+from coa.llm.prefixes import PrefixCache
 from coa.reading import Prompt, harmless
 from tests.live_vllm.vllm_process import MODEL, SglangRouter, VllmProcess, vllm_home
 
 _WORDS = ("river", "stone", "lamp", "winter", "harbour", "letter", "captain", "garden", "silver", "window", "morning")
+GROUP = "readers"
+ROUTED, TOLD, THEIRS, SHUFFLED = ARMS = ("coa", "coa, told", "sglang-router", "simple-shuffle")
 _TOKENS_PER_SENTENCE = 14.2
 """Of the sentences below, with their numbers, as SmolLM2 counts."""
 
@@ -85,8 +92,8 @@ class Result:
     cached_tokens: int = 0
     computed_tokens: int = 0
     makespan_s: float = 0.0
-    calls: dict[str, int] = field(default_factory=dict)
-    """By deployment, where it is known."""
+    computed: list[int] = field(default_factory=list)
+    """The same by replica."""
     first_token_s: list[float] = field(default_factory=list)
 
     @property
@@ -106,13 +113,13 @@ def settings_for(home: Path, addresses: Sequence[str], *, kv_cache: bool) -> Set
     """One group of the replicas; without our cache litellm shuffles."""
     entries = [
         {
-            "model_name": "readers",
+            "model_name": GROUP,
             "litellm_params": {"model": f"hosted_vllm/{MODEL}", "api_base": f"{address}/v1", "api_key": "none"},
             "model_info": {"id": f"r{n}", "kind": "vllm", "max_input_tokens": 2000, "tokenizer": "estimate"},
         }
         for n, address in enumerate(addresses)
     ]
-    given = {"home": home, "model": "readers", "model_list": entries, "kv_cache": kv_cache, "response_cache": False}
+    given = {"home": home, "model": GROUP, "model_list": entries, "kv_cache": kv_cache, "response_cache": False}
     return Settings.model_validate({**given, "retries": 0, "max_parallel_calls": 1000})  # arrivals are not held back
 
 
@@ -121,23 +128,27 @@ async def measured(arm: str, seed: int, load: Load, engines: Sequence[VllmProces
     result = Result(arm, seed)
     for engine in engines:
         engine.reset()
-    before = sum(engine.computed_tokens() for engine in engines)
+    before = [engine.computed_tokens() for engine in engines]
     gateway = await open_gateway(settings, make_prefix_cache=prefix_cache_for(settings))
+    told = gateway.prefix_cache if arm == TOLD else None
     try:
         model = await gateway.chat_model()
         await model.complete(Prompt(tail="Say yes."), Decoding(1))  # what a first call sets up is no part of it
         began = time.monotonic()
         async with asyncio.TaskGroup() as group:
             for at, document, question in load.arrivals(seed):
-                group.create_task(_chain(model, load, result, (began + at, document, question)))
+                group.create_task(_chain(model, load, result, (began + at, document, question), told))
         result.makespan_s = time.monotonic() - began
     finally:
         await gateway.close()
-    result.computed_tokens = sum(engine.computed_tokens() for engine in engines) - before
+    result.computed = [engine.computed_tokens() - n for engine, n in zip(engines, before, strict=True)]
+    result.computed_tokens = sum(result.computed)
     return result
 
 
-async def _chain(model: ChatModel, load: Load, result: Result, arrival: tuple[float, int, int]) -> None:
+async def _chain(
+    model: ChatModel, load: Load, result: Result, arrival: tuple[float, int, int], told: PrefixCache | None
+) -> None:
     at, document, question = arrival
     await asyncio.sleep(max(0.0, at - time.monotonic()))
     note = "nothing yet"
@@ -147,11 +158,13 @@ async def _chain(model: ChatModel, load: Load, result: Result, arrival: tuple[fl
         started = time.monotonic()
         first: list[float] = []
         with labels(document=f"document {document} of {result.seed}"):  # each seed draws other homes for them
+            if told is not None and chunk + 1 < load.chunks:
+                following = [Prompt("A", load.prefix(document, n)) for n in range(chunk + 1, load.chunks)]
+                told.upcoming(GROUP, following)
             completion = await model.complete(prompt, Decoding(load.reply_tokens), on_text=_first(first))
         result.first_token_s.append((first[0] if first else time.monotonic()) - started)
         result.prompt_tokens += completion.usage.prompt_tokens
         result.cached_tokens += completion.usage.cached_tokens
-        result.calls[completion.deployment] = result.calls.get(completion.deployment, 0) + 1
         note = harmless(completion.text)[:80] or "nothing"
 
 
@@ -175,12 +188,12 @@ def compared(home: Path, load: Load, seeds: Sequence[int], arms: Sequence[str]) 
             for place in range(len(arms)):
                 arm = arms[(place + turn) % len(arms)]
                 work = Path(folder) / f"{arm}-{seed}"
-                if arm == "sglang-router":
+                if arm == THEIRS:
                     with SglangRouter(home, engines) as router:
                         settings = settings_for(work, [router.root_url], kv_cache=False)
                         result = asyncio.run(measured(arm, seed, load, engines, settings))
                 else:
-                    settings = settings_for(work, addresses, kv_cache=arm == "coa")
+                    settings = settings_for(work, addresses, kv_cache=arm in (ROUTED, TOLD))
                     result = asyncio.run(measured(arm, seed, load, engines, settings))
                 results.append(result)
                 print(json.dumps(result.summary()), flush=True)
@@ -199,9 +212,6 @@ def table(results: Sequence[Result]) -> str:
         row = f"{hit:.1%} | {computed:,.0f} | {tenths[4]:.2f} s | {tenths[8]:.2f} s | {makespan:.1f} s"
         lines.append(f"| {arm} | {row} |")
     return "\n".join(lines)
-
-
-ARMS = ("coa", "sglang-router", "simple-shuffle")
 
 
 def main() -> None:
