@@ -111,9 +111,7 @@ async def test_without_replicas_nobody_is_chosen_and_without_hashes_somebody_is(
     assert choice.hit_tokens == 0
 
 
-async def test_an_end_says_which_prompts_before_it_are_through(
-    make: Make, clock: Clock
-) -> None:
+async def test_an_end_says_which_prompts_before_it_are_through(make: Make, clock: Clock) -> None:
     index, before = make(), clock.now
     for n, name in enumerate(("first", "second", "third")):  # each takes two seconds
         clock.now = before + n

@@ -199,24 +199,25 @@ async def test_one_engine_of_a_group_is_asked_for_the_tokens_of_a_prompt(
     assert (a.n_tokenized > 2, b.n_tokenized) == (True, 0)
 
 
-async def test_there_is_room_where_no_prompt_is_being_computed(replicas: tuple[KvCache, Replica, Replica]) -> None:
+async def test_work_ahead_waits_for_prompts_and_not_for_replies_of_engines_without_slots_too(
+    replicas: tuple[KvCache, Replica, Replica],
+) -> None:
     cache, *_ = replicas
     bookings = [cache.reserve("readers", prompt, Decoding(max_tokens=5)) for prompt in (LONG, OTHER)]
-    assert cache.has_room("readers")
+    assert cache.has_rest("readers")
     for booking, name in zip(bookings, "ab", strict=True):
-        assert cache.has_room("readers"), "one of the two has nothing to do"
         assert booking is not None
         await booking.choose([name])
         await booking.seat(name)
         await booking.prepare(name)
-    assert not cache.has_room("readers")
+        assert not cache.has_rest("readers")
     assert bookings[0] is not None
-    bookings[0].computing_until -= 3600.0  # its reply is being written, as far as could be foreseen
-    assert cache.has_room("readers")
+    bookings[0]._writes_from -= 3600.0  # its reply is being written, as far as could be foreseen
+    assert cache.has_rest("readers")
     for booking in bookings:
         assert booking is not None
         await booking.done(None)
-    assert cache.has_room("readers")
+    assert cache.has_rest("readers")
 
 
 async def test_what_was_computed_ahead_is_in_the_index_when_the_engine_says_so(
