@@ -228,9 +228,9 @@ class KvCache:
         until, told = time.time() + _PINNED_S, False
         for engine in [e for e in self.engines.values() if e.group == group]:
             store = self.stores.get(engine.id)
-            if store is None and told:
+            if told and not engine.slotted:
                 continue  # the index knows a group's prompts by the same hashes, whichever engine was asked for them
-            told |= store is None
+            told |= not engine.slotted
             found = [prefix for prompt in prompts if (prefix := await engine.prefix_of(prompt)) is not None]
             if store is not None:
                 await store.pin([prefix.state for prefix in found], until=until)

@@ -28,6 +28,7 @@ from urllib.parse import urlsplit
 from coa.cache.index import PrefixIndex, Replica
 from coa.cache.kv_blocks import EngineBlocks
 from coa.cache.kv_events import EventBatch, decode_batch
+from coa.cache.kv_replay import replayed
 from coa.errors import CacheError, ConfigError
 
 if TYPE_CHECKING:
@@ -37,7 +38,6 @@ __all__ = ["IndexSink", "KvFeed", "KvSink", "KvSource", "TellsEvents", "binds", 
 
 _log = logging.getLogger(__name__)
 
-_END = (-1).to_bytes(8, "big", signed=True)
 _REPLAY_TIMEOUT_S = 5.0
 # An engine takes longer than this to start again.
 _SILENCE_S = 2.0
@@ -365,27 +365,10 @@ class KvFeed:
             return None
 
     async def _replayed(self, start: int) -> list[tuple[int, EventBatch]]:
-        """Batches from `start` on, as far as the engine has kept them; none where it has no replay endpoint.
+        """Batches from `start` on, as far as they were kept without a gap; none where there is no replay endpoint.
 
         Raises: CacheError when it does not answer.
         """
         if self.source.replay is None:
             return []
-        import zmq
-        import zmq.asyncio
-
-        socket = zmq.asyncio.Context.instance().socket(zmq.DEALER)
-        found: list[tuple[int, EventBatch]] = []
-        try:
-            socket.connect(self.source.replay)
-            await socket.send_multipart([b"", start.to_bytes(8, "big")])
-            while True:
-                async with asyncio.timeout(self._replay_timeout_s):
-                    frames = await socket.recv_multipart()
-                if len(frames) < 2 or frames[-2] == _END:
-                    return found
-                found.append((int.from_bytes(frames[-2], "big"), decode_batch(frames[-1])))
-        except TimeoutError as error:
-            raise CacheError(f"{self.source.replay} does not send KV events again.") from error
-        finally:
-            socket.close(linger=0)
+        return await replayed(self.source.replay, start, timeout_s=self._replay_timeout_s)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import zmq
@@ -23,6 +23,8 @@ class Publisher:
         self.source = KvSource(f"ipc://{folder}/events", f"ipc://{folder}/replay", topic)
         self.replays: list[int] = []
         """First numbers that were asked for."""
+        self.loses: Callable[[int, int | None], bool] = lambda first, number: False
+        """What of the answer to a request gets lost; None is the mark of its end."""
         self._topic = topic.encode()
         self._topic_in_replay = topic_in_replay
         self._kept: deque[tuple[int, bytes]] = deque(maxlen=buffer)
@@ -45,6 +47,10 @@ class Publisher:
         self._router.close(linger=0)
         self._kept.clear()
 
+    def forget(self, number: int) -> None:
+        """What the buffer has no place for any more."""
+        self._kept = deque((kept for kept in self._kept if kept[0] != number), maxlen=self._kept.maxlen)
+
     async def send(self, messages: Iterable[tuple[int, bytes] | None], *, lost: bool = False) -> None:
         """Publishes batches; `lost` ones reach nobody, and are only kept."""
         for message in messages:
@@ -66,6 +72,7 @@ class Publisher:
             self.replays.append(first)
             topic = [self._topic] if self._topic_in_replay else []
             for number, payload in list(self._kept):
-                if number >= first:
+                if number >= first and not self.loses(first, number):
                     await self._router.send_multipart([client, b"", *topic, number.to_bytes(8, "big"), payload])
-            await self._router.send_multipart([client, b"", *([b""] if topic else []), _END, b""])
+            if not self.loses(first, None):
+                await self._router.send_multipart([client, b"", *([b""] if topic else []), _END, b""])

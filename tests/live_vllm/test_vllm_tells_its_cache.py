@@ -64,6 +64,10 @@ class Client:
         self._http = httpx.AsyncClient(base_url=engine.root_url, timeout=120)
         self.n_prompt = self.n_cached = 0
 
+    async def close(self) -> None:
+        """Ends its connections."""
+        await self._http.aclose()
+
     async def cached(self, tokens: Sequence[int], *, max_tokens: int = 1) -> int:
         """Tokens that the engine says it had."""
         body = {"model": MODEL, "prompt": list(tokens), "max_tokens": max_tokens, "temperature": 0, "ignore_eos": True}
@@ -189,6 +193,7 @@ async def test_events_keep_the_index_exact_over_eviction_reset_and_restart(home:
             await _run(client, feed, index, texts, seed=5, n=6)
             await _same(feed, index)
             print(f"\n{feed.n_batches} batches, {client.n_cached} of {client.n_prompt} prompt tokens cached")
+        await client.close()
         await feed.close()
         await adapter.close()
 
@@ -207,4 +212,13 @@ async def test_a_prefix_that_was_prefilled_is_found_by_the_chat_that_follows(hom
             reply = (await http.post("/v1/chat/completions", json=body)).raise_for_status().json()
         cached = reply["usage"]["prompt_tokens_details"]["cached_tokens"]
         assert cached == len(tokens) - len(tokens) % BLOCK
+
+        # Texts that end alike: the second one's tokens come of one look, and are the ones that two would give.
+        other = Vllm(adapter.deployment)
+        ends_alike = [Prompt(prefix=f"{lines[n:]}\n[End of source text.]\n", tail="A") for n in (0, 40, 77)]
+        for each in ends_alike:
+            assert await adapter.prefix_tokens(each) == await other.prefix_tokens(each)
+            other._after.clear()
+        assert len(adapter._after) == 2, "and this one ends in another way than the first"
+        await other.close()
         await adapter.close()
