@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coa.cache import waiting
@@ -100,6 +100,7 @@ async def test_everybody_looks_again_after_a_while(monkeypatch: pytest.MonkeyPat
     assert room.seated == ["a", "b"]
 
 
+@settings(deadline=None)
 @given(
     n_guests=st.integers(1, 6),
     steps=st.lists(st.one_of(st.just("free"), st.integers(0, 5), st.just("step")), max_size=30),
