@@ -142,6 +142,7 @@ class _Driver:
             return False
         lease = await self._ledger.lease(self._owner, seconds=LEASE_S)
         if lease is None:
+            self._desk.no_others()
             if not self._active:
                 status = await self._ledger.status()
                 if status.open == 0:

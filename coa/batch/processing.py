@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import logging
 import math
 import time
@@ -21,6 +22,7 @@ from coa.batch.results import ResultFolder
 from coa.batch.sessions import Sessions, Share
 from coa.config import Settings
 from coa.errors import CoaError, ConfigError
+from coa.llm.turns import Turn
 from coa.runs import RunStore
 from coa.types import Document
 
@@ -59,6 +61,8 @@ class Desk:
         self._reader = DocumentReader(record.settings_of(record.config, present))
         self._items = ItemDesk(record, self._sessions, ledger, results, runs)
         self._last_limits, self._limits_at = _NO_LIMITS, -math.inf
+        self._places = itertools.count()
+        self._turns: set[Turn] = set()
 
     async def __aenter__(self) -> Desk:
         return self
@@ -81,6 +85,11 @@ class Desk:
     async def report(self) -> int:
         """See `ItemDesk.report`."""
         return await self._items.report()
+
+    def no_others(self) -> None:
+        """There is no document to begin any more: those in hand take turns from now on, to end at the same time."""
+        for turn in self._turns:
+            turn.place = math.inf
 
     async def work(self, lease: Lease, stop: StopSignal, progress: asyncio.Event | None = None) -> Worked:
         """What came of the lease, which is over then, whatever happens; a stop gives back what is not done.
@@ -154,8 +163,13 @@ class Desk:
             await self._ledger.release(job.lease, cause=error.message, kind=type(error).__name__, wait_s=wait_s)
 
     async def _done(self, job: Job) -> None:
-        with self._items.short_work():
-            await self._worked_on(job)
+        turn = Turn(next(self._places))
+        self._turns.add(turn)
+        try:
+            with turn.taken(), self._items.short_work():
+                await self._worked_on(job)
+        finally:
+            self._turns.discard(turn)
 
     async def _worked_on(self, job: Job) -> None:
         await self._items.found_again(job)

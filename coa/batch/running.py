@@ -18,7 +18,7 @@ from coa.batch.opening import is_shared, open_ledger
 from coa.batch.processing import Desk, Worked
 from coa.batch.record import BatchRecord, BatchStore
 from coa.batch.results import ResultFolder
-from coa.batch.sources import entry_of, largest_first, sources_of
+from coa.batch.sources import entry_of, sources_of
 from coa.batch.summary import summary_of
 from coa.config import Settings
 from coa.errors import CoaError, ConfigError
@@ -199,7 +199,7 @@ def _pages(record: BatchRecord, known: Callable[[str], Known | None] | None) -> 
     entries: list[Entry] = []
     n_seen = 0
     for given in record.inputs:
-        for source in largest_first(sources_of(given, skip=Path(record.out), manifest=record.manifest)):
+        for source in sources_of(given, skip=Path(record.out), manifest=record.manifest):
             n_seen += 1
             entry = entry_of(source, record.payloads, record.config, known=known)
             if entry is not None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import glob
 import hashlib
-import itertools
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -17,12 +16,11 @@ from coa.batch.ledger import Entry, Known, NewItem
 from coa.batch.remote import file_at, files_at, is_url
 from coa.errors import ConfigError
 
-__all__ = ["Source", "absolute_input", "entry_of", "largest_first", "local_stamp", "sources_of"]
+__all__ = ["Source", "absolute_input", "entry_of", "local_stamp", "sources_of"]
 
 _GLOB = frozenset("*?[")
 _MANIFESTS = (".jsonl", ".ndjson")
 _BLOCK = 1 << 20
-_WINDOW = 2048
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,14 +73,6 @@ def sources_of(given: str, *, skip: Path | None = None, manifest: str = "") -> I
     else:
         found = (Path(name) for name in glob.iglob(given, recursive=True))  # noqa: PTH207 - absolute, lazily
         yield from (Source(_told(file)) for file in found if file.is_file() and not _within(file, skip))
-
-
-def largest_first(sources: Iterable[Source]) -> Iterator[Source]:
-    """The sources, so many at a time from the largest to the smallest: where a batch comes to its end, and fewer
-    documents are left than may be read at once, those that are left are short."""
-    rest = iter(sources)
-    while window := list(itertools.islice(rest, _WINDOW)):
-        yield from sorted(window, key=lambda one: -(one.n_bytes or (0 if is_url(one.place) else _size(one.place))))
 
 
 def entry_of(

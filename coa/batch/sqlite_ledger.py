@@ -56,7 +56,9 @@ _SMALL_CACHE_KB = 8_000
 _PRIMARY = 0xFF
 """The bits of an error's code that tell its kind."""
 _TIDIED_EVERY = 200
-"""Short works between two times that the log of what was written is put into the file: some 8 MB of it."""
+"""Short works after which the log of what was written is put into the file: some 5 MB of it."""
+_MOST_UNTIDIED = 4 * _TIDIED_EVERY
+"""After which none is done until that has been."""
 
 
 class SQLiteLedger:
@@ -73,7 +75,7 @@ class SQLiteLedger:
         self._connection: sqlite3.Connection | None = None
         self._quick: sqlite3.Connection | None = None
         """For the event loop's thread: one that waits for nobody."""
-        self._n_quick = 0
+        self._untidied = 0
         self._tidying: asyncio.Task[None] | None = None
 
     async def add(self, entries: Sequence[Entry]) -> int:
@@ -213,9 +215,12 @@ class SQLiteLedger:
         """What short `work` gives, done now; on the ledger's thread where it has to wait for another writer."""
         if self._quick is None:
             return await self._run(work)
-        self._n_quick += 1
-        if self._n_quick % _TIDIED_EVERY == 0 and (self._tidying is None or self._tidying.done()):
+        self._untidied += 1
+        if self._untidied >= _TIDIED_EVERY and (self._tidying is None or self._tidying.done()):
+            self._untidied = 0
             self._tidying = asyncio.create_task(self._run(_tidied))
+        elif self._untidied >= _MOST_UNTIDIED and self._tidying is not None:
+            await asyncio.wait([self._tidying])
         try:
             return self._guarded(work, self._quick)
         except _Busy:

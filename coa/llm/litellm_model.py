@@ -40,6 +40,7 @@ from coa.llm.pacing import Admission, Deadline, Outcome, Pacing
 from coa.llm.prefixes import Measured, PrefixCache, Reservation
 from coa.llm.prices import remember_price_list
 from coa.llm.rates import RateLimit, RateLimiter, rate_limits
+from coa.llm.turns import Slots
 from coa.reading import Prompt
 from coa.secrets import secret_strings
 from coa.types import CallUsage
@@ -115,7 +116,7 @@ class LitellmModel:
         self._sleep = sleep
         self._prefixes = prefixes
         self._lease: ClientLease | None = None
-        self._slots = asyncio.Semaphore(max_parallel_calls) if max_parallel_calls else None
+        self._slots = Slots(max_parallel_calls) if max_parallel_calls else None
         settings = dict(router_settings or {})
         groups = (group, *other_groups)
         self._deployments = {d.id: d for g in reversed(groups) for d in g.deployments}
