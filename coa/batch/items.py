@@ -245,10 +245,14 @@ class ItemDesk:
         """Waits for lines that are being written."""
         await self._lines.close()
 
-    async def report(self) -> int:
+    async def report(self, *, others_s: float = 0.0) -> int:
         """The number of items that had ended without a line in the list of results, and have one now: whoever ended
-        them was killed in between."""
+        them was killed in between. Where others work on the batch, they are given `others_s` to write theirs."""
         rows = await self._ledger.unreported()
+        if rows and others_s:
+            await asyncio.sleep(others_s)
+            still = {row.key for row in await self._ledger.unreported()}
+            rows = [row for row in rows if row.key in still]
         if not rows:
             return 0
         there = await asyncio.to_thread(self._results.keys_among, [row.key for row in rows])

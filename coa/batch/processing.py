@@ -82,9 +82,9 @@ class Desk:
         """What reads the documents."""
         return self._reader
 
-    async def report(self) -> int:
+    async def report(self, *, others_s: float = 0.0) -> int:
         """See `ItemDesk.report`."""
-        return await self._items.report()
+        return await self._items.report(others_s=others_s)
 
     def no_others(self) -> None:
         """There is no document to begin any more: those in hand take turns from now on, to end at the same time."""

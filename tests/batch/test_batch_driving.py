@@ -25,6 +25,11 @@ class FakeDesk(Desk):
         self._work = work
         self.now = self.most = 0
         self.seen: list[str] = []
+        self.last_ones: list[str] | None = None
+        """Those that were in hand, or over, when it was told that there are no others."""
+
+    def no_others(self) -> None:
+        self.last_ones = self.last_ones or list(self.seen)
 
     async def work(self, lease: Lease, stop: StopSignal, progress: asyncio.Event | None = None) -> Worked:
         self.seen.append(lease.sources[0])
@@ -81,6 +86,7 @@ async def test_every_document_is_worked_on_and_never_more_at_once_than_allowed(l
 
     desk = FakeDesk(work)
     assert (await driven(desk, ledger, jobs=3)).ending == "finished"
+    assert sorted(desk.last_ones or ()) == sorted(desk.seen), "those in hand at the end are told so"
     assert (desk.most, sorted(desk.seen)) == (3, [f"d{n:02}" for n in range(12)])
 
 

@@ -8,10 +8,12 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
+from unittest.mock import Mock
 
 import pytest
 
 from coa.api import Session
+from coa.batch.items import ItemDesk
 from coa.batch.ledger import Entry, NewItem, Outcome, Spending, SpendingLimits
 from coa.batch.result_lines import ResultLines
 from coa.batch.results import ResultFolder
@@ -140,6 +142,26 @@ async def test_a_line_that_cannot_be_written_is_told_to_each_item_and_the_next_i
     results.broken = False
     await lines.add("9", {"key": "9"})
     assert [row["key"] for row in results.rows()] == ["9"]
+    await ledger.close()
+
+
+@pytest.mark.parametrize("alive", [True, False])
+async def test_a_line_that_a_living_worker_is_about_to_write_is_left_to_it(
+    tmp_path: Path, results: _Slow, alive: bool
+) -> None:
+    ledger = SQLiteLedger(tmp_path / "ledger.sqlite")
+    await ledger.add([Entry("a", "1" * 64, "1", 1, (NewItem("1" * 32, '{"task":"ask","question":"q"}'),))])
+    lease = await ledger.lease("another", seconds=60)
+    assert lease is not None
+    await ledger.record(lease, [Outcome("1" * 32, "failed", cause="it was empty", kind="DocumentError")])
+    results.go.set()
+    record = Mock(batch_id="b", options=Mock(keep_runs=False))
+    reporting = asyncio.create_task(ItemDesk(record, Mock(), ledger, results, Mock()).report(others_s=0.1))
+    await asyncio.sleep(0.02)
+    if alive:
+        await ledger.reported(["1" * 32])
+    assert await reporting == (0 if alive else 1)
+    assert len(list(results.rows())) == (0 if alive else 1)
     await ledger.close()
 
 

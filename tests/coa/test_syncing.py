@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-import coa.syncing
 from coa.blocking import short_work_at_once
 from coa.errors import StorageError
 from coa.run_notes import DiskNotes
@@ -38,7 +37,7 @@ class _Disk:
 @pytest.fixture
 def disk(monkeypatch: pytest.MonkeyPatch) -> _Disk:
     disk = _Disk()
-    monkeypatch.setattr(coa.syncing.os, "fsync", disk.fsync)
+    monkeypatch.setattr("coa.syncing.os.fsync", disk.fsync)
     return disk
 
 
