@@ -2,8 +2,7 @@
 
 A chain is sequential by its notes alone: which text comes next is known before the notes are. So the call that reads
 it has only its tail to compute. Work ahead waits for everything else: it is begun while a reply of the same group is
-written and some replica has room and no prompt to compute, a little at a time, and given up where it is not measured
-to help.
+written and some replica has nothing to do, a little at a time, and given up where it is not measured to help.
 """
 
 from __future__ import annotations
@@ -39,7 +38,8 @@ class Prefilling(Protocol):
     """What computes a prefix, and knows where: `coa.cache.kv_cache.KvCache`."""
 
     def has_rest(self, group: str) -> bool:
-        """Whether a reply is being written, and a replica of the group has room and no prompt to compute."""
+        """Whether a reply is being written, and a replica of the group has nothing to do, or, where there is but one,
+        no prompt to compute."""
         ...
 
     async def prefill(self, group: str, prompt: Prompt, *, ahead: bool = True) -> int | None:

@@ -229,7 +229,7 @@ class Booking:
             if self._prefix is not None and self.cache.coming.get(self._prefix.state) == self.id:
                 del self.cache.coming[self._prefix.state]
             await self._leave_seat()
-            await self._let_go(served=measured is not None)
+            await self._let_go()
 
     async def _book(self, engine: ServedEngine, measured: Measured) -> None:
         """What the call showed."""
@@ -379,10 +379,10 @@ class Booking:
             engine.seats.release()
             self.cache.lines[engine.group].tell()
 
-    async def _let_go(self, *, served: bool = False) -> None:
+    async def _let_go(self) -> None:
         choice, replica, self._choice = self._choice, self._replica, None
         if choice is not None and replica is not None:
-            await self.cache.index.release(self.id, replica, served=served)
+            await self.cache.index.release(self.id, replica)
 
     @contextlib.contextmanager
     def _forgiven(self, what: str) -> Iterator[None]:

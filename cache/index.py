@@ -88,8 +88,8 @@ class PrefixIndex(Protocol):
         """Picks one of `replicas` and books the call's work on it, in one round trip; None without replicas."""
         ...
 
-    async def release(self, request: str, replica: Replica, *, served: bool = False) -> None:
-        """Ends a booking; `served`: the replica has computed its prompt, and so those that were booked before."""
+    async def release(self, request: str, replica: Replica) -> None:
+        """Ends a booking."""
         ...
 
     async def held(self, replica: Replica, hashes: Sequence[bytes]) -> None:

@@ -1,9 +1,6 @@
 """Lua functions that the index's scripts share (see `coa.cache.index_scripts` for keys and the dialect).
 
 SLOTS reads a replica's slots, BOOK books a call, VIEWS says what a replica holds, has under way, and would push out.
-
-An engine without slots takes prompts in the order in which they came, and writes all replies side by side: one call's
-end says that the prompts of those booked before it are computed, and what is left is reckoned from then on.
 """
 
 from __future__ import annotations
@@ -71,23 +68,12 @@ local function depth_shared(other, packed, n)
   end
   return low
 end
-local function left_of(booked, through, since, prefill, now)
-  table.sort(booked, function(one, other) return one.at < other.at end)
-  local tokens, done = 0, since
-  for _, call in ipairs(booked) do
-    if call.at > through then
-      tokens, done = tokens + call.uncached, math.max(done, call.at) + call.uncached / prefill
-    end
-  end
-  return tokens, math.max(0, done - now)
-end
-local function load_of(fw, packed, n, now, prefill, owned)
-  local load, booked = {calls = 0, uncached = 0, out = 0, depth = 0, began = nil}, {}
-  local flat, ended, through, since = redis.call('HGETALL', fw), 0, 0, 0
+local function load_of(fw, packed, n, now)
+  local load = {calls = 0, uncached = 0, out = 0, depth = 0, began = nil, ended = 0}
+  local flat = redis.call('HGETALL', fw)
   for i = 1, #flat, 2 do
     if flat[i] == '.' then
-      local last, newest, known = string.match(flat[i + 1], '^(%S+) ?(%S*) ?(%S*)$')
-      ended, through, since = tonumber(last), tonumber(newest) or 0, tonumber(known) or 0
+      load.ended = tonumber(flat[i + 1])
     else
       local deadline, at, uncached, out, rest = string.match(flat[i + 1], '^(%S+) (%S+) (%S+) (%S+)\\n()')
       if not deadline or tonumber(deadline) <= now then
@@ -97,16 +83,11 @@ local function load_of(fw, packed, n, now, prefill, owned)
         load.uncached = load.uncached + tonumber(uncached)
         load.out = load.out + tonumber(out)
         load.began = math.min(load.began or tonumber(at), tonumber(at))
-        booked[#booked + 1] = {at = tonumber(at), uncached = tonumber(uncached)}
         load.depth = math.max(load.depth, depth_shared(string.sub(flat[i + 1], rest), packed, n))
       end
     end
   end
-  load.busy = load.began and math.max(0, now - math.max(load.began, ended)) or 0
-  if not owned then
-    local tokens, left = left_of(booked, through, since, prefill, now)
-    load.uncached, load.busy = tokens, math.max(0, tokens / prefill - left)
-  end
+  load.busy = load.began and math.max(0, now - math.max(load.began, load.ended)) or 0
   return load
 end
 local function evicted_slot(sl, ch, pins, slots, wanted, now, block)

@@ -5,8 +5,7 @@ ZRANGEBYSCORE, ZREMRANGEBYSCORE, HSET, HGET, HGETALL, HDEL, SET, GET, DEL, EXIST
 argument. Numbers that must not lose digits are formatted: Lua's own conversion keeps 14.
 
 Keys of a replica and epoch: `ix` ZSET hash -> expiry; `fw` HASH request -> "deadline at uncached out" and, after a
-line feed, its packed hashes, with "end newest since" in the field ".": when the last call ended, and of those that
-were served the one booked last, when it was booked and when it ended; `sl` HASH slot -> "deadline used held
+line feed, its packed hashes, with the end of the last call in the field "."; `sl` HASH slot -> "deadline used held
 owner"; `ch` HASH held -> packed chain. Of all: `boot` STRING, `pins` ZSET held -> deadline, `pinned` HASH held ->
 "count tokens", `reps` ZSET. Hashes are 16 raw bytes, packed without separators; `held` is the last of a chain, as
 hexadecimal digits, "-" for nothing known.
@@ -38,10 +37,9 @@ local function tokens_of(depth) return depth > 0 and tonumber(string.sub(sizes, 
 for r = 1, count do
   local k, a = 3 + 4 * (r - 1), 13 + 9 * (r - 1)
   local ix, fw, sl, ch = KEYS[k + 1], KEYS[k + 2], KEYS[k + 3], KEYS[k + 4]
-  local prefill, owned = tonumber(ARGV[a + 1]), ARGV[a + 6] == 'owned'
-  local view = load_of(fw, packed, n, now, prefill, owned)
-  view.prefill, view.decode, view.trust = prefill, tonumber(ARGV[a + 2]), tonumber(ARGV[a + 3])
-  view.slots, view.capacity, view.owned = tonumber(ARGV[a + 4]), tonumber(ARGV[a + 5]), owned
+  local view = load_of(fw, packed, n, now)
+  view.prefill, view.decode, view.trust = tonumber(ARGV[a + 1]), tonumber(ARGV[a + 2]), tonumber(ARGV[a + 3])
+  view.slots, view.capacity, view.owned = tonumber(ARGV[a + 4]), tonumber(ARGV[a + 5]), ARGV[a + 6] == 'owned'
   view.rank, view.hold, view.work = tonumber(ARGV[a + 7]), tonumber(ARGV[a + 8]), tonumber(ARGV[a + 9])
   view.occupied = redis.call('ZCARD', ix) * block
   local held = depth_held(ix, packed, n, now)
@@ -110,14 +108,9 @@ return 1
 )
 
 RELEASE = """
-local booked = redis.call('HGET', KEYS[1], ARGV[1])
-if not booked then return 1 end
-local at, now = string.match(booked, '^%S+ (%S+)'), string.format('%.6f', tonumber(ARGV[2]))
-local newest, since = string.match(redis.call('HGET', KEYS[1], '.') or '', '^%S+ (%S+) (%S+)$')
-newest, since = newest or '0', since or '0'
-if ARGV[3] == '1' and tonumber(at) > tonumber(newest) then newest, since = at, now end
-redis.call('HDEL', KEYS[1], ARGV[1])
-redis.call('HSET', KEYS[1], '.', now .. ' ' .. newest .. ' ' .. since)
+if redis.call('HDEL', KEYS[1], ARGV[1]) == 1 then
+  redis.call('HSET', KEYS[1], '.', string.format('%.6f', tonumber(ARGV[2])))
+end
 return 1
 """
 

@@ -114,13 +114,16 @@ class KvCache:
         return any(e.group == group and not e.seats.locked() for e in self.engines.values())
 
     def has_rest(self, group: str) -> bool:
-        """Whether a replica of the group has such a slot and computes no prompt, which one more would slow down; and
-        whether, of the calls under way, one is written already: replicas may share a machine."""
+        """Whether work that nobody waits for would slow no call down: a replica of the group has nothing to do, or,
+        where there is but one, a slot and no prompt to compute; and of the calls under way one is written already,
+        since replicas may share a machine."""
         calls = [booking for booking in self._active.values() if booking.group == group]
         if calls and not any(call.writes for call in calls):
             return False
-        busy = {call.engine.id for call in calls if call.engine is not None and not call.writes}
-        return any(e.group == group and not e.seats.locked() and e.id not in busy for e in self.engines.values())
+        engines = [engine for engine in self.engines.values() if engine.group == group]
+        alone = len(engines) == 1
+        held = {call.engine.id for call in calls if call.engine is not None and not (alone and call.writes)}
+        return any(not engine.seats.locked() and engine.id not in held for engine in engines)
 
     async def prefill(self, group: str, prompt: Prompt, *, ahead: bool = True) -> int | None:
         """Has the prefix of `prompt` computed where it will be read; the tokens that had to be, None where nothing

@@ -101,10 +101,9 @@ class RedisIndex:
             forgetting.add_done_callback(self._background.discard)
             raise
 
-    async def release(self, request: str, replica: Replica, *, served: bool = False) -> None:
+    async def release(self, request: str, replica: Replica) -> None:
         """See `PrefixIndex.release`."""
-        args = [request, _number(self._clock()), "1" if served else "0"]
-        await self._both(scripts.RELEASE, _keys(replica, "fw"), args)
+        await self._both(scripts.RELEASE, _keys(replica, "fw"), [request, _number(self._clock())])
 
     async def held(self, replica: Replica, hashes: Sequence[bytes]) -> None:
         """See `PrefixIndex.held`; of an engine that coa places states in, `hashes` is a whole chain.
@@ -238,7 +237,7 @@ class RedisIndex:
             await self._on_mirror(scripts.BOOK, _keys(chosen, "fw"), booked)
         elif self._link is not None:  # a script that was too late may have booked another one
             for replica in replicas:
-                self._tell(scripts.RELEASE, _keys(replica, "fw"), [wanted.request, _number(now), "0"])
+                self._tell(scripts.RELEASE, _keys(replica, "fw"), [wanted.request, _number(now)])
             self._tell(scripts.BOOK, _keys(chosen, "fw"), booked)
         return _choice(answer, replicas, shared=shared or self._link is None)
 

@@ -52,12 +52,11 @@ class View:
     """Of the wanted prefix: held, or about to be by a call in flight."""
     in_flight: int = 0
     queued_tokens: int = 0
-    """Prompt tokens to be computed, booked by calls in flight; without those that are known to be through."""
+    """Prompt tokens to be computed, booked by calls in flight."""
     queued_out: int = 0
     """Reply tokens, likewise."""
     busy_s: float = 0.0
-    """Seconds that it has had for the queued tokens: with slots since the later of the first booking and the last
-    call's end; without, where prompts are computed in their order, what their computing has had."""
+    """Seconds that it has had for the booked work: since the later of the first booking and the last call's end."""
     evict_tokens: float = 0.0
     """Tokens that the call would push out; those that are not pinned count `EVICTED_SHARE`."""
     occupied_tokens: int = 0

@@ -21,9 +21,6 @@ _HOLD_KEEP = 0.8
 _OWN_FROM = 8
 """Calls after which a replica's own speed counts as much as the mean of its group. Equal replicas are the rule, and one
 that looks slow after a bad first call would be sent no other that could mend its name."""
-_ALIKE = 1.3
-"""How far apart two speeds that were learned from whole calls may be and still count as equal: such calls tell little
-of an engine, and the one that seems the faster would be sent the more, until the others idle beside its queue."""
 _WORK_KEEP = 0.99
 """What the work of earlier calls still counts, after the next one: a replica that is new is not made to catch up on
 days."""
@@ -57,8 +54,6 @@ class _Learned:
     hold_s: float | None = None
     n_seen: int = 0
     """Calls that speeds were learned from."""
-    whole: bool = False
-    """Whether those were whole calls, of an engine that tells no times."""
 
     def split(self, computed: int, reply: int, wall_s: float, replica: Replica) -> tuple[float, float]:
         """The parts of a whole time that prompt and reply probably took, by what is known of the speeds."""
@@ -80,27 +75,15 @@ class Speeds:
     def view(self, replica: Replica) -> Replica:
         """The replica with what has been learned; its own figures where nothing has been of any."""
         known = self._learned.get(replica.id, _Learned())
-        prefill_tps, decode_tps = self._speeds(replica, known)
-        if known.whole:
-            others = [self._speeds(replica, k) for k in self._learned.values() if k.whole]
-            alike = [each for each in others if prefill_tps / _ALIKE <= each[0] <= prefill_tps * _ALIKE]
-            prefill_tps, decode_tps = (sum(each[i] for each in alike) / len(alike) for i in (0, 1))
+        prefill_tps = _mean([k.prefill_tps for k in self._learned.values()], replica.prefill_tps)
+        decode_tps = _mean([k.decode_tps for k in self._learned.values()], replica.decode_tps)
         return replace(
             replica,
-            prefill_tps=prefill_tps,
-            decode_tps=decode_tps,
+            prefill_tps=_shrunk(known.prefill_tps, prefill_tps, known.n_seen),
+            decode_tps=_shrunk(known.decode_tps, decode_tps, known.n_seen),
             confidence=_TRUST[replica.kind] if known.confidence is None else known.confidence,
             hold_s=known.hold_s or _mean([k.hold_s for k in self._learned.values()], replica.hold_s),
             work_tokens=self._work.get(replica.id, 0.0),
-        )
-
-    def _speeds(self, replica: Replica, known: _Learned) -> tuple[float, float]:
-        """Of prompt and reply; the fewer calls they were learned from, the nearer the mean of all."""
-        prefill_tps = _mean([k.prefill_tps for k in self._learned.values()], replica.prefill_tps)
-        decode_tps = _mean([k.decode_tps for k in self._learned.values()], replica.decode_tps)
-        return (
-            _shrunk(known.prefill_tps, prefill_tps, known.n_seen),
-            _shrunk(known.decode_tps, decode_tps, known.n_seen),
         )
 
     def observe(
@@ -120,7 +103,7 @@ class Speeds:
         self._work[replica.id] = self._work.get(replica.id, 0.0) + computed
         if measured.prompt_s is None and measured.completion_s is None and wall_s is not None:
             prompt_s, reply_s = known.split(computed, measured.completion_tokens, wall_s, replica)
-            measured, known = replace(measured, prompt_s=prompt_s, completion_s=reply_s), replace(known, whole=True)
+            measured = replace(measured, prompt_s=prompt_s, completion_s=reply_s)
         if measured.prompt_s is not None and measured.prompt_s > 0 and computed >= _LEAST_COMPUTED:
             weight = min(1.0, computed / _WHOLE)
             known = replace(known, prefill_tps=_moved(known.prefill_tps, computed / measured.prompt_s, weight))
@@ -143,7 +126,7 @@ class Speeds:
         """What was learned of it, for `Facts.remember`."""
         known = self._learned.get(replica, _Learned())
         told = {"prefill_tps": known.prefill_tps, "decode_tps": known.decode_tps}
-        told |= {"confidence": known.confidence, "hold_s": known.hold_s, "whole": 1.0 if known.whole else None}
+        told |= {"confidence": known.confidence, "hold_s": known.hold_s}
         return {name: repr(value) for name, value in told.items() if value is not None}
 
     async def load(self, facts: Facts, replica: str) -> None:
@@ -160,7 +143,6 @@ class Speeds:
             confidence=None if trust is None else min(1.0, trust),
             hold_s=values.get("hold_s") or None,
             n_seen=_OWN_FROM,
-            whole=values.get("whole") == 1.0,
         )
 
     async def save(self, facts: Facts, replica: str) -> None:

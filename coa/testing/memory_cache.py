@@ -42,7 +42,7 @@ class InMemoryIndex:
         self.booked[best.id, best.epoch][wanted.request] = wanted.n_prompt - hits[best.id]
         return Choice(best.id, hits[best.id], 0.0, held_tokens=hits[best.id])
 
-    async def release(self, request: str, replica: Replica, *, served: bool = False) -> None:
+    async def release(self, request: str, replica: Replica) -> None:
         """See `PrefixIndex`."""
         self.booked[replica.id, replica.epoch].pop(request, None)
 

@@ -270,7 +270,7 @@ class ByIndex:
         measured = Measured(call.n_prompt, call.cached, call.n_reply)
         wall_s = self._clock.now - began
         self._speeds.observe(self._replicas[replica], measured, predicted=choice.held_tokens, wall_s=wall_s)
-        self._runner.run(self._index.release(str(call.number), self._replicas[replica], served=True))
+        self._runner.run(self._index.release(str(call.number), self._replicas[replica]))
 
     def close(self) -> None:
         """Ends the index."""

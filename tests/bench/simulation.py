@@ -310,10 +310,11 @@ class _World:
 
     def _look(self) -> None:
         """As `coa.cache.ahead`: the nearest prefix that nobody has begun, while a reply is written, where a replica has
-        room and no prompt to compute."""
+        nothing to do (or, where there is but one, no prompt to compute)."""
         if not self.reading:
             return
-        free = [r for r in self.replicas if r.idle and not r.prompts and self.writing]
+        alone = len(self.replicas) == 1
+        free = [r for r in self.replicas if self.writing and r.idle and not (r.prompts if alone else r.busy)]
         if free and self.ahead < self.policy.most_ahead:
             wanted = self._wanted()
             if wanted is not None:

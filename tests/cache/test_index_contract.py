@@ -111,31 +111,6 @@ async def test_without_replicas_nobody_is_chosen_and_without_hashes_somebody_is(
     assert choice.hit_tokens == 0
 
 
-async def test_an_end_says_which_prompts_before_it_are_through(make: Make, clock: Clock) -> None:
-    index, before = make(), clock.now
-    for n, name in enumerate(("first", "second", "third")):  # each takes two seconds
-        clock.now = before + n
-        await index.reserve(wanted(name, (), n_prompt=2000), EVENTS[:1])
-
-    async def waits() -> float:
-        choice = await index.reserve(wanted("q", (), n_prompt=0), EVENTS[:1])
-        assert choice is not None
-        await index.release("q", EVENTS[0])
-        return choice.seconds
-
-    clock.now = before + 3.0
-    assert await waits() == pytest.approx(3.0, abs=0.3), "six seconds of work, begun three ago"
-    await index.release("second", EVENTS[0], served=True)
-    assert await waits() == pytest.approx(2.0, abs=0.3), "the first one is through too, though its reply is not"
-    clock.now = before + 4.0
-    await index.release("first", EVENTS[0], served=True)
-    assert await waits() == pytest.approx(1.0, abs=0.3), "which says nothing of the third"
-    clock.now = before + 6.0
-    assert await waits() == pytest.approx(0.2, abs=0.1), "late, but not known to be through"
-    await index.release("third", EVENTS[0], served=True)
-    assert await waits() == pytest.approx(0.0, abs=0.1)
-
-
 async def test_another_epoch_is_never_read(make: Make) -> None:
     index, hashes = make(), chain("a", 20)
     await index.held(EVENTS[0], hashes)

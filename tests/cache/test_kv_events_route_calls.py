@@ -199,7 +199,7 @@ async def test_one_engine_of_a_group_is_asked_for_the_tokens_of_a_prompt(
     assert (a.n_tokenized > 2, b.n_tokenized) == (True, 0)
 
 
-async def test_work_ahead_waits_for_prompts_and_not_for_replies_of_engines_without_slots_too(
+async def test_work_ahead_at_engines_without_slots_waits_for_one_that_has_nothing_to_do(
     replicas: tuple[KvCache, Replica, Replica],
 ) -> None:
     cache, *_ = replicas
@@ -210,13 +210,18 @@ async def test_work_ahead_waits_for_prompts_and_not_for_replies_of_engines_witho
         await booking.choose([name])
         await booking.seat(name)
         await booking.prepare(name)
-        assert not cache.has_rest("readers")
-    assert bookings[0] is not None
-    bookings[0]._writes_from -= 3600.0  # its reply is being written, as far as could be foreseen
-    assert cache.has_rest("readers")
-    for booking in bookings:
-        assert booking is not None
-        await booking.done(None)
+        assert not cache.has_rest("readers"), "no reply is being written"
+    first, second = bookings
+    assert first is not None
+    assert second is not None
+    first._writes_from -= 3600.0  # its reply is being written, as far as could be foreseen
+    assert not cache.has_rest("readers"), "which would be slowed down"
+    b = cache.engines.pop("b")
+    assert cache.has_rest("readers"), "there is no other"
+    cache.engines["b"] = b
+    await second.done(None)
+    assert cache.has_rest("readers"), "the other one has nothing to do"
+    await first.done(None)
     assert cache.has_rest("readers")
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from tests.bench.block_replicas import BLOCK, ByCache, ByIndex, Load, Outcome, run
 
-SEEDS = range(1, 9)
+SEEDS = range(1, 13)
 LOADS = (Load(), Load(rate=0.35), Load(share=1.5), Load(documents=8, speeds=(560.0,) * 4, rate=1.4))
 
 
@@ -31,7 +31,7 @@ def test_an_engine_takes_as_long_as_its_prompt_has_tokens() -> None:
     assert first == pytest.approx((load.chunk_tokens + 45) / 500.0, rel=0.06)
 
 
-def test_ours_computes_less_and_answers_sooner_over_many_loads() -> None:
+def test_ours_computes_less_and_lets_nobody_wait_as_long_over_many_loads() -> None:
     ours = {load: [run(load, seed, ByIndex) for seed in SEEDS] for load in LOADS}
     theirs = {load: [run(load, seed, ByCache) for seed in SEEDS] for load in LOADS}
     for tenths, at_most in ((5, 1.0), (9, 0.95)):
