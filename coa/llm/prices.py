@@ -7,6 +7,7 @@ unknown here, never as free.
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Iterator, Mapping
 from types import ModuleType
 
@@ -19,12 +20,14 @@ __all__ = ["listed_window", "prices_of", "remember_price_list"]
 # serves a model of that name would be taken to have its window and prices.
 _lists: dict[int, Mapping[str, Mapping[str, object]]] = {}
 """The list as it was imported, by the module's id: there is one in a process, and doubles in tests."""
+_remembering = threading.Lock()
 
 
 def remember_price_list(litellm: ModuleType) -> None:
     """Keeps litellm's list as it was imported; later calls change nothing."""
-    if id(litellm) not in _lists:
-        _lists[id(litellm)] = {name: dict(entry) for name, entry in litellm.model_cost.items()}
+    with _remembering:  # a second thread would go through it while the first one's model is entered into it already
+        if id(litellm) not in _lists:
+            _lists[id(litellm)] = {name: dict(entry) for name, entry in litellm.model_cost.items()}
 
 
 def prices_of(deployment: Deployment, litellm: ModuleType | None) -> Prices | None:
