@@ -120,7 +120,8 @@ def settings_for(home: Path, addresses: Sequence[str], *, kv_cache: bool) -> Set
         for n, address in enumerate(addresses)
     ]
     given = {"home": home, "model": GROUP, "model_list": entries, "kv_cache": kv_cache, "response_cache": False}
-    return Settings.model_validate({**given, "retries": 0, "max_parallel_calls": 1000})  # arrivals are not held back
+    # Arrivals are not held back. An engine may close an idle connection just as a call takes it, in any arm.
+    return Settings.model_validate({**given, "retries": 2, "max_parallel_calls": 1000})
 
 
 async def measured(arm: str, seed: int, load: Load, engines: Sequence[VllmProcess], settings: Settings) -> Result:
