@@ -87,9 +87,10 @@ class Desk:
         return await self._items.report(others_s=others_s)
 
     def no_others(self) -> None:
-        """There is no document to begin any more: those in hand take turns from now on, to end at the same time."""
+        """There is no document to begin any more: of those in hand the ones begun last go first from now on. They have
+        the most before them, and what is left of the others fits in beside their ends."""
         for turn in self._turns:
-            turn.place = math.inf
+            turn.place = -abs(turn.place)
 
     async def work(self, lease: Lease, stop: StopSignal, progress: asyncio.Event | None = None) -> Worked:
         """What came of the lease, which is over then, whatever happens; a stop gives back what is not done.

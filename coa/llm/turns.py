@@ -8,8 +8,6 @@ beside others puts it back by a few places: whoever asks for a hundred calls at 
 from __future__ import annotations
 
 import asyncio
-import heapq
-import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -26,7 +24,7 @@ class Turn:
     """The place of a piece of work among others, for the calls within `taken`, also those of tasks begun within."""
 
     place: float
-    """The lowest goes first, and among equals whoever asked first; it may change."""
+    """The lowest goes first, and among equals whoever asked first; it may change, for calls that wait already too."""
     calls: int = 0
     """Of this work, waiting or under way."""
 
@@ -48,16 +46,16 @@ class Slots:
 
     def __init__(self, n: int) -> None:
         self._free = n
-        self._waiting: list[tuple[float, int, asyncio.Future[None]]] = []
-        self._numbers = itertools.count()
+        self._waiting: list[_Waiting] = []
 
     async def __aenter__(self) -> None:
         turn = _TURN.get()
-        place = 0.0 if turn is None else turn.place + _PLACES * turn.calls
+        behind = 0
         if turn is not None:
+            behind = _PLACES * turn.calls
             turn.calls += 1
         try:
-            await self._enter(place)
+            await self._enter(turn, behind)
         except BaseException:
             if turn is not None:
                 turn.calls -= 1
@@ -69,12 +67,12 @@ class Slots:
             turn.calls -= 1
         self._leave()
 
-    async def _enter(self, place: float) -> None:
+    async def _enter(self, turn: Turn | None, behind: int) -> None:
         if self._free:
             self._free -= 1
             return
         waiter = asyncio.get_running_loop().create_future()
-        heapq.heappush(self._waiting, (place, next(self._numbers), waiter))
+        self._waiting.append(_Waiting(turn, behind, waiter))
         try:
             await waiter
         except asyncio.CancelledError:
@@ -83,9 +81,22 @@ class Slots:
             raise
 
     def _leave(self) -> None:
-        while self._waiting:
-            *_, waiter = heapq.heappop(self._waiting)
-            if not waiter.done():
-                waiter.set_result(None)
-                return
-        self._free += 1
+        self._waiting = [one for one in self._waiting if not one.let_in.done()]
+        if not self._waiting:
+            self._free += 1
+            return
+        first = min(self._waiting, key=_place)  # the one that asked first, of equals
+        self._waiting.remove(first)
+        first.let_in.set_result(None)
+
+
+@dataclass(eq=False, slots=True)
+class _Waiting:
+    turn: Turn | None
+    behind: int
+    """Places that other calls of the same work put it back."""
+    let_in: asyncio.Future[None]
+
+
+def _place(waiting: _Waiting) -> float:
+    return waiting.behind + (0.0 if waiting.turn is None else waiting.turn.place)

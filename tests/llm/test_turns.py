@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
 
 from coa.llm.turns import Slots, Turn
 
@@ -66,15 +65,16 @@ async def test_work_that_wants_many_calls_at_once_leaves_others_their_share() ->
     assert many.calls == 0
 
 
-async def test_work_takes_turns_where_its_places_are_made_equal() -> None:
+async def test_places_may_change_for_calls_that_wait_already() -> None:
     calls, turns = _Calls(1), [Turn(n) for n in range(3)]
     first = calls.begin("at work")
     await calls.end(0)
-    for turn in turns:
-        turn.place = math.inf
     tasks = [calls.begin(name, turns[int(name)]) for name in "2012"]
+    await calls.end(0)
+    for turn in turns:
+        turn.place = -turn.place
     await calls.end(5)
-    assert calls.begun == ["at work", *"2012"]
+    assert calls.begun == ["at work", *"2102"], "a second call of the same work goes four places behind"
     await asyncio.gather(first, *tasks)
 
 
