@@ -79,7 +79,7 @@ def test_quotations_are_in_order_and_never_overlap(text: str) -> None:
 def test_marks_that_never_close_take_no_time(mark: str) -> None:
     started = time.process_time()
     quoted_parts(mark * 20_000)
-    assert time.process_time() - started < 3
+    assert time.process_time() - started < 10
 
 
 def _claims(text: str, n: int = 9, language: str = "en") -> list[tuple[str, tuple[int, ...]]]:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from coa.agents.verification import QuoteVerifier
 from coa.documents.canonical import canonical
 from coa.types import CitationStatus, Span
+from tests.tools.growth import growth
 
 pytestmark = pytest.mark.slow
 
@@ -209,7 +210,7 @@ def test_no_text_takes_long(text: str) -> None:
     verifier = QuoteVerifier(unicodedata.normalize("NFC", text))
     for quote in quotes:
         verifier.verify(quote, Span(10, 5000))
-    assert time.process_time() - started < 5
+    assert time.process_time() - started < 10, "what grows with the square takes minutes"
 
 
 def test_the_time_for_a_quote_grows_no_faster_than_the_text() -> None:
@@ -218,15 +219,13 @@ def test_the_time_for_a_quote_grows_no_faster_than_the_text() -> None:
     words = chance.choices(vocabulary, k=120_000)
     quotes = [" ".join(chance.choices(vocabulary, k=20)) for _ in range(30)]
 
-    def seconds(n: int) -> float:
-        verifier = QuoteVerifier(" ".join(words[:n]))
-        verifier.verify(quotes[0])
-        times = []
-        for quote in quotes:
-            started = time.process_time()
-            verifier.verify(quote)
-            times.append(time.process_time() - started)
-        return sorted(times)[len(times) // 2]
+    verifiers = {n: QuoteVerifier(" ".join(words[:n])) for n in (30_000, 120_000)}
 
-    # Four times the text; the factor leaves room for a busy machine.
-    assert seconds(120_000) < max(0.005, 10 * seconds(30_000))
+    def verified(n: int) -> None:
+        for quote in quotes:
+            verifiers[n].verify(quote)
+
+    for n in verifiers:
+        verified(n)
+    # Were it the square, 16.
+    assert growth(verified, 30_000, 120_000, enough=8) < 8

@@ -426,5 +426,5 @@ async def test_an_index_without_an_address_is_this_process_s_own() -> None:
     index = open_index(None)
     started = time.perf_counter()
     assert await index.reserve(wanted("q", chain("a", 10)), EVENTS) is not None
-    assert time.perf_counter() - started < 1.0
+    assert time.perf_counter() - started < 3
     await index.close()

@@ -22,7 +22,7 @@ def test_a_dead_server_is_told_without_waiting() -> None:
     started = time.perf_counter()
     with pytest.raises(CacheError, match="Redis does not answer"):
         redis_version(f"redis://127.0.0.1:{port}/0", timeout_s=0.2)
-    assert time.perf_counter() - started < 2
+    assert time.perf_counter() - started < 4
 
 
 def test_a_server_that_never_answers_is_given_up_on() -> None:
@@ -31,4 +31,4 @@ def test_a_server_that_never_answers_is_given_up_on() -> None:
         started = time.perf_counter()
         with pytest.raises(CacheError, match="Redis does not answer"):
             redis_version(f"redis://:secret@127.0.0.1:{port}/0", timeout_s=0.1)
-    assert time.perf_counter() - started < 2
+    assert time.perf_counter() - started < 4

@@ -50,7 +50,7 @@ async def test_a_server_that_is_not_there_costs_nothing_and_is_told_once() -> No
     model, scripted = cached(RedisResponses(f"redis://127.0.0.1:{port}/0", 10_000), told, [0.0])
     outcomes = [await timed(model) for _ in range(5)]
     assert [reused for reused, _ in outcomes] == [False] * 5
-    assert sum(seconds for _, seconds in outcomes) < 1
+    assert sum(seconds for _, seconds in outcomes) < 3, "redis-py would try for 4.5 s"
     assert len(scripted.calls) == 5
     assert len(told) == 1
     assert "Redis does not answer" in told[0]
@@ -62,12 +62,12 @@ async def test_a_server_that_never_answers_is_not_waited_for() -> None:
         store = RedisResponses(f"redis://127.0.0.1:{silent.getsockname()[1]}/0", 10_000)
         now = [0.0]
         model, _ = cached(store, told, now)
-        seconds = sum([(await timed(model))[1] for _ in range(5)])
+        seconds = sum([(await timed(model))[1] for _ in range(50)])
         assert told == [], "once may be a busy machine"
         now[0] = 10.0
-        seconds += sum([(await timed(model))[1] for _ in range(5)])
+        seconds += sum([(await timed(model))[1] for _ in range(50)])
         await store.close()
-    assert seconds < 0.5, "two look-ups of 50 ms"
+    assert seconds < 2, "two look-ups of 50 ms, not a hundred"
     assert told == ["replies are not kept: Redis did not answer in time."]
 
 
@@ -95,12 +95,12 @@ async def test_a_server_that_goes_deaf_is_left_alone(redis: RedisProcess) -> Non
     await store.put("0" * 64, b"warm", model="m")
     redis.pause()
     try:
-        seconds = sum([(await timed(model))[1] for _ in range(10)])
+        seconds = sum([(await timed(model))[1] for _ in range(50)])
         now[0] = 10.0
-        seconds += sum([(await timed(model))[1] for _ in range(10)])
+        seconds += sum([(await timed(model))[1] for _ in range(50)])
     finally:
         redis.go_on()
-    assert seconds < 0.5
+    assert seconds < 2, "two look-ups of 50 ms, not a hundred"
     assert told == ["replies are not kept: Redis did not answer in time."]
     now[0] = 100.0
     assert [(await timed(model))[0] for _ in range(2)] == [False, True], "it answers again"

@@ -204,9 +204,9 @@ async def test_a_dead_redis_costs_nothing_but_its_states(
         for n in range(4):
             await one.find(key(n))
         started = time.perf_counter()
-        for n in range(20):
+        for n in range(100):
             assert await one.find(key(n)) is None
-        assert (time.perf_counter() - started) / 20 < 0.02
+        assert time.perf_counter() - started < 2, "a look is given 50 ms: 5 s"
         await saved(one, key(1))
         assert await one.find(key(1)) is not None
         await one.pin([key(1)], until=time.time() + 10)
@@ -222,12 +222,9 @@ async def test_a_deaf_redis_is_waited_for_no_longer_than_a_look_takes(hosts: Hos
     assert await one.find(key(1)) is None
     redis.pause()
     try:
-        times = []
-        for n in range(5):
-            started = time.perf_counter()
+        started = time.perf_counter()
+        for n in range(100):
             assert await one.find(key(n)) is None
-            times.append(time.perf_counter() - started)
-        assert max(times[:3]) < 0.3
-        assert max(times[3:]) < 0.05
+        assert time.perf_counter() - started < 2, "three looks of 50 ms, not a hundred"
     finally:
         redis.go_on()

@@ -114,7 +114,7 @@ async def test_waiting_for_a_holder_that_hangs_has_an_end(make: Make) -> None:
         started = time.monotonic()
         async with make(patience_s=0.2).alone(key()) as first:
             assert not first
-        assert 0.2 <= time.monotonic() - started < 3
+        assert 0.2 <= time.monotonic() - started < 5
 
 
 async def test_a_lease_is_renewed_as_long_as_its_holder_works() -> None:
@@ -167,7 +167,7 @@ async def test_the_lease_of_a_holder_that_is_killed_runs_out() -> None:
         started = time.monotonic()
         async with flight.alone(key()) as first:
             assert not first
-        assert time.monotonic() - started < 5
+        assert time.monotonic() - started < 15, "its lease, not the patience"
         await holder.wait()
         await flight.close()
 
@@ -219,6 +219,7 @@ async def test_processes_of_one_host_take_turns_without_redis_too(tmp_path: Path
             assert (first, second) == (True, False)
         await asyncio.gather(*(enter(flight, 1) for _ in range(5)))
         started = time.monotonic()
-        await enter(flight, 1)
-        assert time.monotonic() - started < 0.5
+        for _ in range(10):
+            await enter(flight, 1)
+        assert time.monotonic() - started < 2, "the dead Redis is left alone"
         await flight.close()

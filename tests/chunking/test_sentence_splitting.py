@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from coa.sentences import split_sentences
+from tests.tools.growth import growth
 
 PROSE = st.text(
     alphabet=st.one_of(st.sampled_from("ab .!?\n\n \t“”\"'()。！？”\u3000\u2003é́DrM#"), st.characters(codec="utf-8"))
@@ -106,23 +107,12 @@ def test_no_sentence_border_is_lost_between_windows() -> None:
 @pytest.mark.parametrize("unit", ["a", "a ", "“", "“a ", "\n", "\n ", "x.\n", "第", "(", "# a\n", "Mr. "])
 def test_time_grows_with_the_length_only(unit: str) -> None:
     split_sentences(unit * 100, "en")
-    seconds = []
-    for n in (40_000, 160_000):
-        text = (unit * n)[:n]
-        best = min(_timed(text) for _ in range(2))
-        seconds.append(best)
-    assert seconds[1] < 10 * seconds[0] + 0.05
-
-
-def _timed(text: str) -> float:
-    """Seconds of this thread's own processor time: what else the machine does must not count."""
-    start = time.thread_time()
-    split_sentences(text, "en")
-    return time.thread_time() - start
+    # Were it the square, 16.
+    assert growth(lambda n: split_sentences((unit * n)[:n], "en"), 40_000, 160_000, enough=8) < 8
 
 
 @pytest.mark.slow
 def test_five_megabytes_without_a_full_stop_take_seconds() -> None:
-    start = time.perf_counter()
+    start = time.process_time()
     assert len(split_sentences("a" * 5_000_000, "en")) == 1
-    assert time.perf_counter() - start < 5
+    assert time.process_time() - start < 10

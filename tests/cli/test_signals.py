@@ -104,7 +104,7 @@ def test_a_second_ctrl_c_ends_at_once(readers: list[Reader], tmp_path: Path) -> 
     reader.process.send_signal(signal.SIGINT)
     ended, out, err = reader.end()
     assert (ended, out) == (130, "")
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 15
     assert f"ended at once; go on with: {RESUME}" in err
 
 

@@ -72,7 +72,7 @@ async def test_a_server_that_does_not_come_to_an_end_is_left(
     started = time.perf_counter()
     with pytest.raises(ModelTimeout, match=r"no (whole )?reply within 0\.6 s|fell silent for 0\.25 s"):
         await model.complete(ASK, SHORT, on_text=(lambda text: None) if streamed else None)
-    assert time.perf_counter() - started < 2.0
+    assert time.perf_counter() - started < 5.0
     assert await _gone(server)
 
 

@@ -140,7 +140,7 @@ async def test_a_reply_does_not_wait_long_for_another_process_that_writes(path: 
     other.execute("BEGIN IMMEDIATE")
     started = time.perf_counter()
     await store.put(key(2), b"two", model="m")
-    assert time.perf_counter() - started < 2
+    assert time.perf_counter() - started < 5
     assert await store.get(key(1)) == b"one", "reading goes on meanwhile"
     assert await store.get(key(2)) is None
     with pytest.raises(CacheError, match="locked"):

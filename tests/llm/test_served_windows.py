@@ -175,7 +175,7 @@ async def test_a_dead_server_is_told_at_once_and_a_silent_one_soon(
     gone.close()
 
     def hang(_body: dict[str, Any]) -> dict[str, Any]:
-        time.sleep(1.0)
+        time.sleep(3.0)
         return {}
 
     silent = serve({"GET /v1/models": hang})
@@ -183,7 +183,7 @@ async def test_a_dead_server_is_told_at_once_and_a_silent_one_soon(
     found = await ask_all(
         [Deployment(n, "hosted_vllm/x", "vllm", e.base_url) for n, e in (("gone", gone), ("silent", silent))]
     )
-    assert time.perf_counter() - started < 1.0
+    assert time.perf_counter() - started < 2.5
     assert {n: (s.answers, s.problem) for n, s in found.items()} == {
         "gone": (False, "does not answer (refused)"),
         "silent": (False, "does not answer (timed out)"),
