@@ -47,18 +47,24 @@ class ResultLines:
         try:
             while self._waiting:
                 lines, self._waiting = self._waiting, []
-                error: Exception | None = None
+                error: BaseException | None = None
                 try:
                     await asyncio.to_thread(self._results.append, [line.row for line in lines])
                     await self._ledger.reported([line.key for line in lines])
-                except Exception as found:
+                except BaseException as found:  # whatever it is: who waits for a line must not wait for ever
                     error = found
+                if isinstance(error, asyncio.CancelledError):
+                    lines, self._waiting = [*lines, *self._waiting], []
                 for line in lines:
                     if line.written.done():  # nobody waits for it any more
                         continue
                     if error is None:
                         line.written.set_result(None)
+                    elif isinstance(error, asyncio.CancelledError):
+                        line.written.cancel()
                     else:
                         line.written.set_exception(error)
+                if isinstance(error, asyncio.CancelledError):
+                    raise error
         finally:
             self._writing = None

@@ -145,6 +145,23 @@ async def test_a_line_that_cannot_be_written_is_told_to_each_item_and_the_next_i
     await ledger.close()
 
 
+async def test_nobody_waits_for_ever_for_a_line_whose_writing_was_ended(tmp_path: Path, results: _Slow) -> None:
+    ledger = SQLiteLedger(tmp_path / "ledger.sqlite")
+    lines = ResultLines(results, ledger)
+    waiting = [asyncio.create_task(lines.add("0", {"key": "0"}))]
+    await asyncio.sleep(0.05)
+    waiting.append(asyncio.create_task(lines.add("1", {"key": "1"})))  # behind the one that is being written
+    await asyncio.sleep(0)
+    assert lines._writing is not None
+    lines._writing.cancel()
+    async with asyncio.timeout(5):
+        ended = await asyncio.gather(*waiting, return_exceptions=True)
+    assert [type(one) for one in ended] == [asyncio.CancelledError] * 2
+    results.go.set()
+    await lines.add("2", {"key": "2"})
+    await ledger.close()
+
+
 @pytest.mark.parametrize("alive", [True, False])
 async def test_a_line_that_a_living_worker_is_about_to_write_is_left_to_it(
     tmp_path: Path, results: _Slow, alive: bool

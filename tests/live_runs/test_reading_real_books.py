@@ -33,7 +33,7 @@ def _tool(*arguments: str) -> str:
 @pytest.mark.data
 @pytest.mark.skipif(not DATA.is_dir(), reason="the document collection is not here")
 def test_slices_of_all_books_are_read_whole_with_true_citations() -> None:
-    printed = _tool("--share", "0.025")
+    printed = _tool("--share", "0.015")
 
     assert "faults: 0" in printed
     rows = [line for line in printed.splitlines() if line.startswith("| ") and "| yes |" in line]
