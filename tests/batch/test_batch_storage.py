@@ -60,10 +60,11 @@ async def test_the_log_of_a_ledger_in_a_file_stays_small(tmp_path: Path) -> None
     await ledger.add([Entry("a", "1" * 64, "1", 1, (NewItem("1" * 32, "q"),))])
     lease = await ledger.lease("me", seconds=60)
     assert lease is not None
-    for _ in range(2_000):
+    for _ in range(6_000):
         assert await ledger.heartbeat(lease, seconds=60)
         await asyncio.sleep(0)
-    assert (tmp_path / "ledger.sqlite-wal").stat().st_size < 8_000_000
+    # It is cut at 8 MB when it was put into the file; without that it would be 50 MB.
+    assert (tmp_path / "ledger.sqlite-wal").stat().st_size <= 16_000_000
     await ledger.close()
 
 
