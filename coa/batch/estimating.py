@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import NamedTuple
 
+from coa.api import Plan
 from coa.batch.ledger import Entry, Lease, LeasedItem, Ledger, Spending
 from coa.batch.processing import Desk
 from coa.errors import CoaError, ConfigError
@@ -15,6 +18,8 @@ __all__ = ["Expected", "Sample", "expected_of"]
 _N_SAMPLED = 4
 _SEED = 8
 _FIRST_ROWS = 200
+_MOSTLY = 0.9
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +42,9 @@ class Sample:
     def __init__(self) -> None:
         self.entries: list[Entry] = []
         self.n_bytes = 0
+        self.n_items = 0
+        self.n_new = 0
+        """Of the items those that the ledger did not have."""
         self._n = 0
         self._random = random.Random(_SEED)  # the same documents each time: the same estimate
 
@@ -44,6 +52,7 @@ class Sample:
         """One more of the stream."""
         self._n += 1
         self.n_bytes += entry.n_bytes * len(entry.items)
+        self.n_items += len(entry.items)
         if len(self.entries) < _N_SAMPLED:
             self.entries.append(entry)
         elif (at := self._random.randrange(self._n)) < _N_SAMPLED:
@@ -51,51 +60,57 @@ class Sample:
 
 
 async def expected_of(desk: Desk, ledger: Ledger, sample: Sample) -> Expected:
-    """What the open items are expected to take. Documents that cannot be read are passed over.
+    """What the open items are expected to take. Documents that cannot be read, or not so as it is asked, are passed
+    over.
 
-    Raises: ConfigError and ModelError where the models cannot be opened, or a limit in dollars cannot be kept as the
-    price is unknown.
+    Raises: ConfigError where no document can be forecast for such an error: the models cannot be opened, or a limit
+    in dollars cannot be kept as the price is unknown.
     """
-    status = await ledger.status()
-    leases = [_as_lease(entry) for entry in sample.entries] or await _some_open(ledger)
-    found: list[tuple[int, Spending, float | None]] = []
+    n_open = (await ledger.status()).open
+    # Of a batch that goes on the scan has seen much that is done, or not all that is open.
+    fresh = sample.n_new == n_open and sample.n_new >= _MOSTLY * sample.n_items
+    leases = [_as_lease(entry) for entry in sample.entries] if fresh else await _some_open(ledger)
+    found: list[_Forecast] = []
+    refused: ConfigError | None = None
     for lease in leases:
         try:
             document = await desk.reader.read(lease, ledger)
-            shares = [await desk.sessions.forecast(item, document) for item in lease.items]
-        except ConfigError:
-            raise
+            plans = [await desk.sessions.forecast(item, document) for item in lease.items]
+        except ConfigError as error:
+            refused = refused or error
         except CoaError:
             continue
-        wanted = Spending()
-        costs: list[float | None] = []
-        for plan in shares:
-            wanted = replace(
-                wanted,
-                calls=wanted.calls + plan.calls,
-                prompt_tokens=wanted.prompt_tokens + plan.prompt_tokens,
-                completion_tokens=wanted.completion_tokens + plan.completion_tokens_max,
-            )
-            costs.append(plan.cost_usd)
-        known = [cost for cost in costs if cost is not None]
-        found.append((lease.n_bytes * len(lease.items), wanted, sum(known) if len(known) == len(costs) else None))
-    return _scaled(status.open, found, sample.n_bytes if sample.entries else 0, [len(lease.items) for lease in leases])
+        except Exception:  # a bug that one document brings out: it fails when its turn comes, and nothing else does
+            _log.warning("%s: no forecast.", lease.sources[0], exc_info=True)
+        else:
+            found.append(_Forecast(lease.n_bytes * len(lease.items), plans))
+    if refused is not None and not found:
+        raise refused
+    return _scaled(n_open, found, n_bytes=sample.n_bytes * n_open / max(1, sample.n_items) if fresh else 0.0)
 
 
-def _scaled(
-    n_open: int, found: Sequence[tuple[int, Spending, float | None]], n_bytes: int, n_items: Sequence[int]
-) -> Expected:
-    if not found or not n_open:
+class _Forecast(NamedTuple):
+    """Of the items of one document."""
+
+    n_bytes: int
+    """Of the document, for each of its items."""
+    plans: Sequence[Plan]
+
+
+def _scaled(n_open: int, found: Sequence[_Forecast], *, n_bytes: float) -> Expected:
+    """`n_bytes` are those of the open items' documents, 0 where they are not known."""
+    plans = [plan for forecast in found for plan in forecast.plans]
+    if not plans or not n_open:
         return Expected(n_open, 0)
-    seen = sum(size for size, _, _ in found)
-    factor = n_bytes / seen if n_bytes and seen else n_open / max(1, sum(n_items))
-    costs = [cost for _, _, cost in found]
+    seen = sum(forecast.n_bytes for forecast in found)
+    factor = n_bytes / seen if n_bytes and seen else n_open / len(plans)
+    costs = [plan.cost_usd for plan in plans]
     return Expected(
         items=n_open,
         sampled=len(found),
-        calls=round(factor * sum(wanted.calls for _, wanted, _ in found)),
-        prompt_tokens=round(factor * sum(wanted.prompt_tokens for _, wanted, _ in found)),
-        completion_tokens=round(factor * sum(wanted.completion_tokens for _, wanted, _ in found)),
+        calls=round(factor * sum(plan.calls for plan in plans)),
+        prompt_tokens=round(factor * sum(plan.prompt_tokens for plan in plans)),
+        completion_tokens=round(factor * sum(plan.completion_tokens_max for plan in plans)),
         cost_usd=None if None in costs else factor * sum(cost or 0.0 for cost in costs),
     )
 

@@ -86,6 +86,8 @@ class BatchRecord:
     """What was read from standard input; it is gone otherwise."""
     extra: Mapping[str, Any] = field(default_factory=dict)
     """Of the engine."""
+    scanned: bool = True
+    """Whether all documents of the inputs are in the ledger."""
 
     def settings_of(self, config: str, present: Settings) -> Settings:
         """The settings of a configuration; what is secret, and where coa's folder is, from `present`.
@@ -221,6 +223,7 @@ class BatchStore:
             config=name,
             configs={name: {}},
             options=options,
+            scanned=False,
             **rest,
         )
         self.save(record)
@@ -230,6 +233,12 @@ class BatchStore:
     def save(self, record: BatchRecord) -> None:
         """Writes the record. Raises: StorageError."""
         write_atomically(self.path(record.batch_id) / _MARK, record_to_json(record))
+
+    def scanned(self, batch_id: str) -> BatchRecord:
+        """The record, which says from now on that its documents are all in the ledger. Raises: StorageError."""
+        record = replace(self.get(batch_id), scanned=True)
+        self.save(record)
+        return record
 
     def get(self, name: str) -> BatchRecord:
         """The batch of that id or beginning of one, or the one whose results are in the folder `name`.

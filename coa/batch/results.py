@@ -66,17 +66,26 @@ class ResultFolder:
                     found.add(row["key"])
         return found
 
-    def forget(self, keys: Collection[str]) -> None:
-        """Takes the lines of `keys` out: those items are done anew. Raises: StorageError."""
+    def size(self) -> int:
+        """Bytes of all lines. Raises: StorageError."""
+        with self._locked():
+            return self.lines.stat().st_size if self.lines.exists() else 0
+
+    def forget(self, keys: Collection[str], *, before: int) -> None:
+        """Takes the lines of `keys` out that begin before the byte `before`: those items are done anew, and some of
+        them may have a new line by now. Raises: StorageError."""
         gone = set(keys)
         if not gone or not self.lines.exists():
             return
         with self._locked(), storage_errors(self.lines):
             rest = self.lines.with_name(f".{self.lines.name}.new")
-            with rest.open("w", encoding="utf-8") as file:
-                for row in self.rows():
-                    if row.get("key") not in gone:
-                        file.write(json.dumps(row, ensure_ascii=False, separators=(",", ":")) + "\n")
+            with self.lines.open("rb") as old, rest.open("wb") as new:
+                at = 0
+                for line in old:
+                    row = _row_of(line)
+                    if row is not None and (at >= before or row.get("key") not in gone):
+                        new.write(line)
+                    at += len(line)
             rest.replace(self.lines)
 
     def rows(self) -> Iterator[dict[str, Any]]:
@@ -85,10 +94,8 @@ class ResultFolder:
             return
         with storage_errors(self.lines), self.lines.open("rb") as file:
             for line in file:
-                with contextlib.suppress(ValueError):
-                    row = json.loads(line)
-                    if isinstance(row, dict):
-                        yield row
+                if (row := _row_of(line)) is not None:
+                    yield row
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
         """Replaces the summary. Raises: StorageError."""
@@ -102,3 +109,12 @@ class ResultFolder:
         with file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
+
+
+def _row_of(line: bytes) -> dict[str, Any] | None:
+    """None for what is no whole line."""
+    try:
+        row = json.loads(line)
+    except ValueError:
+        return None
+    return row if isinstance(row, dict) else None

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -30,6 +30,8 @@ __all__ = ["BatchEnd", "Listener", "only_estimated", "open_again", "run_batch", 
 
 Confirm = Callable[[Expected], Awaitable[bool]]
 """Whether what is expected may be spent."""
+
+Before = Callable[[Ledger, ResultFolder], Awaitable[None]]
 
 _PAGE = 128
 
@@ -79,9 +81,11 @@ async def run_batch(
     only_changed: bool = False,
     estimate: bool = True,
     patience: Patience | None = None,
+    before: Before | None = None,
 ) -> BatchEnd:
-    """How the batch came out: its documents are added to the ledger (`new_documents`), what they take is estimated
-    and confirmed, and all open items are worked on. To be called again after any interruption.
+    """How the batch came out: its documents are added to the ledger (`new_documents`; also where an earlier process
+    did not come to their end), what they take is estimated and confirmed, and all open items are worked on. To be
+    called again after any interruption. `before` is done first, when nobody else works on a ledger in a file.
 
     Raises: ConfigError where another process works on the batch, and what opening the models or the inputs raises.
     """
@@ -92,14 +96,17 @@ async def run_batch(
     async with _ledger_of(record, present, store) as (ledger, lock), _crew_of(record, present, lock) as crew:
         listener.on_ledger(ledger)
         results = ResultFolder(Path(record.out))
+        if before is not None:
+            await before(ledger, results)
         if await ledger.limits() != record.options.limits:
             await ledger.set_limits(record.options.limits)
             await open_again(ledger, results, {"failed"}, kinds={"budget"})
         await ledger.set_control("run")
         sample = Sample()
-        if new_documents:
+        if new_documents or not record.scanned:
             listener.on_stage("looking at the documents")
-            await scan(record, ledger, sample=sample, stop=stop, listener=listener, only_changed=only_changed)
+            known = only_changed or not new_documents
+            record = await scan(record, ledger, store, sample=sample, stop=stop, listener=listener, only_changed=known)
         async with Desk(record, present, ledger, results, runs) as desk:
             await desk.report()
             expected: Expected | None = None
@@ -128,7 +135,7 @@ async def only_estimated(record: BatchRecord, present: Settings) -> Expected:
     store = BatchStore(present.home)
     async with _ledger_of(record, present, store) as (ledger, _):
         sample = Sample()
-        await scan(record, ledger, sample=sample)
+        record = await scan(record, ledger, store, sample=sample)
         results = ResultFolder(Path(record.out))
         async with Desk(record, present, ledger, results, store.runs_of(record)) as desk:
             return await expected_of(desk, ledger, sample)
@@ -137,16 +144,18 @@ async def only_estimated(record: BatchRecord, present: Settings) -> Expected:
 async def scan(
     record: BatchRecord,
     ledger: Ledger,
+    store: BatchStore,
     *,
-    sample: Sample | None = None,
+    sample: Sample,
     stop: StopSignal | None = None,
     listener: Listener | None = None,
     only_changed: bool = False,
-) -> int:
-    """The number of new items: all documents of the record's inputs are in the ledger now, added page by page.
+) -> BatchRecord:
+    """The record, which says so, and so does the store, where no stop came: all documents of its inputs are in the
+    ledger now, added page by page.
 
     With `only_changed` files whose size and time are as they were when they were added are not opened. Raises: as
-    `sources_of`, ConfigError where the inputs name nothing at all.
+    `sources_of`, ConfigError where the inputs name nothing at all, StorageError.
     """
     loop = asyncio.get_running_loop()
 
@@ -154,21 +163,20 @@ async def scan(
         return asyncio.run_coroutine_threadsafe(ledger.known(source), loop).result()
 
     pages = _pages(record, known if only_changed else None)
-    n_documents = n_items = 0
-    while True:
-        page = await asyncio.to_thread(next, pages, None)
-        if page is None or (stop is not None and stop.requested):
-            break
-        n_documents += page.n_seen
-        if sample is not None:
-            for entry in page.entries:
-                sample.add(entry)
-        n_items += await ledger.add(page.entries)
+    n_documents = 0
+    while (page := await asyncio.to_thread(next, pages, None)) is not None:
+        if stop is not None and stop.requested:
+            return record
+        n_documents += len(page)
+        for entry in page:
+            sample.add(entry)
+        sample.n_new += await ledger.add(page)
         if listener is not None:
-            listener.on_scanned(n_documents, n_items)
-    if not n_documents and not (stop is not None and stop.requested):
+            listener.on_scanned(n_documents, sample.n_new)
+    if not n_documents:
         raise ConfigError(f"{', '.join(record.inputs)}: no documents found.", hint="Hidden files are left out.")
-    return n_items
+    await asyncio.to_thread(store.scanned, record.batch_id)
+    return replace(record, scanned=True)
 
 
 async def open_again(
@@ -184,30 +192,21 @@ async def open_again(
     keys = [row.key async for row in ledger.rows(states) if kinds is None or row.kind in kinds]
     if not keys:
         return 0
+    size = await asyncio.to_thread(results.size)
     n = await ledger.reopen(states, kinds=kinds, config=config, fresh=fresh)
-    await asyncio.to_thread(results.forget, keys)
+    await asyncio.to_thread(results.forget, keys, before=size)
     return n
 
 
-@dataclass(frozen=True, slots=True)
-class _Page:
-    n_seen: int
-    entries: list[Entry]
-
-
-def _pages(record: BatchRecord, known: Callable[[str], Known | None] | None) -> Iterator[_Page]:
-    entries: list[Entry] = []
-    n_seen = 0
+def _pages(record: BatchRecord, known: Callable[[str], Known | None] | None) -> Iterator[list[Entry]]:
+    page: list[Entry] = []
     for given in record.inputs:
         for source in sources_of(given, skip=Path(record.out), manifest=record.manifest):
-            n_seen += 1
-            entry = entry_of(source, record.payloads, record.config, known=known)
-            if entry is not None:
-                entries.append(entry)
-            if n_seen == _PAGE:
-                yield _Page(n_seen, entries)
-                entries, n_seen = [], 0
-    yield _Page(n_seen, entries)
+            page.append(entry_of(source, record.payloads, record.config, known=known))
+            if len(page) == _PAGE:
+                yield page
+                page = []
+    yield page
 
 
 async def _expected(desk: Desk, ledger: Ledger, sample: Sample, listener: Listener) -> Expected:

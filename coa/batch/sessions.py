@@ -6,15 +6,17 @@ import asyncio
 import json
 import math
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from typing import NamedTuple, TypeVar
 
 from coa.api import OnEvent, Plan, Session, StopSignal
 from coa.batch.asking import question_of, strategy_of
 from coa.batch.ledger import LeasedItem, Spending, SpendingLimits
 from coa.batch.parts import WHOLE, Part, settings_of_part
-from coa.batch.record import BatchRecord
+from coa.batch.record import BatchRecord, BatchStore
 from coa.config import Settings
+from coa.errors import RunNotFound, StorageError
 from coa.runs import RunStore
 from coa.types import Document
 
@@ -54,7 +56,7 @@ class Sessions:
         """The session of a configuration, its models open. Raises: ConfigError, ModelError."""
         async with self._opening:
             if config not in self._open:
-                settings = self.record.settings_of(config, self._present)
+                settings = await self._settings_of(config)
                 unlimited = {"max_calls": None, "max_tokens_total": None, "max_cost_usd": None, "review": False}
                 settings = settings.model_copy(update=unlimited)
                 session = Session(settings_of_part(settings, self._part), runs=self.runs)
@@ -66,6 +68,14 @@ class Sessions:
                 session.settings = settings  # runs are alike whoever begins them and whoever goes on with them
                 self._open[config] = session
             return self._open[config]
+
+    async def _settings_of(self, config: str) -> Settings:
+        """Looks at the batch's record again for a configuration that was added since it was begun."""
+        if config not in self.record.configs:
+            with suppress(RunNotFound, StorageError):
+                kept = await asyncio.to_thread(BatchStore(self._present.home).get, self.record.batch_id)
+                self.record = replace(self.record, configs=kept.configs)
+        return self.record.settings_of(config, self._present)
 
     async def view(self, config: str, share: SpendingLimits, *, on_event: OnEvent, stop: StopSignal) -> Session:
         """The session for runs that may each take `share`. Raises: as `session`."""

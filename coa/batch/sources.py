@@ -14,7 +14,7 @@ from typing import Any
 from coa.batch.asking import item_key, question_payload
 from coa.batch.ledger import Entry, Known, NewItem
 from coa.batch.remote import file_at, files_at, is_url
-from coa.errors import ConfigError
+from coa.errors import ConfigError, DocumentError
 
 __all__ = ["Source", "absolute_input", "entry_of", "local_stamp", "sources_of"]
 
@@ -77,26 +77,33 @@ def sources_of(given: str, *, skip: Path | None = None, manifest: str = "") -> I
 
 def entry_of(
     source: Source, payloads: Sequence[str], config: str, *, known: Callable[[str], Known | None] | None = None
-) -> Entry | None:
-    """What goes into the ledger; None where `known` says that the source has not changed since it was added.
+) -> Entry:
+    """What goes into the ledger.
 
-    Blocking: a file is read for its digest. One that cannot be read has an entry all the same; reading it as a
-    document tells why.
+    Blocking: a file is read for its digest, unless `known` says that it has not changed since it was added. One that
+    cannot be read has an entry all the same; reading it as a document tells why.
     """
     if is_url(source.place):
-        file = None if source.stamp is not None else file_at(source.place)
-        stamp = source.stamp or (file.version or f"size={file.size}" if file is not None else "")
-        n_bytes = source.n_bytes if file is None else file.size
+        stamp, n_bytes = _remote_stamp(source)
         digest = _digest_of_text(f"{source.place} {stamp}")
     else:
         stamp, n_bytes = local_stamp(source.place), _size(source.place)
-        digest = ""
-    if known is not None and (before := known(source.place)) is not None and before.stamp == stamp:
-        return None
-    digest = digest or _digest(source.place, stamp)
+        before = known(source.place) if known is not None else None
+        digest = before.digest if before is not None and before.stamp == stamp else _digest(source.place, stamp)
     asked = source.payloads or tuple(payloads)
     items = tuple(NewItem(item_key(digest, config, payload), payload, config) for payload in asked)
-    return Entry(source.place, digest, stamp, n_bytes or 0, items)
+    return Entry(source.place, digest, stamp, n_bytes, items)
+
+
+def _remote_stamp(source: Source) -> tuple[str, int]:
+    """What the store tells of a URL's version, asked where it has not been told; and the bytes."""
+    if source.stamp is not None:
+        return source.stamp, source.n_bytes or 0
+    try:
+        file = file_at(source.place)
+    except DocumentError as error:
+        return f"unreadable: {error.message}", 0
+    return file.version or f"size={file.size}", file.size or 0
 
 
 def local_stamp(place: str) -> str:

@@ -19,12 +19,14 @@ _N_EXAMPLES = 3
 _N_LOOKED_AT = 1000
 
 
-def state_of(status: LedgerStatus) -> str:
+def state_of(record: BatchRecord, status: LedgerStatus) -> str:
     """One word: "done", "partial", "failed", "cancelled", "open" or "running"."""
     if status.control == "cancelled" and status.open:
         return "cancelled"
     if status.open:
         return "running" if status.owners else "open"
+    if not record.scanned:
+        return "open"
     if status.counts["failed"] or status.counts["partial"]:
         return "partial" if status.counts["done"] or status.counts["partial"] else "failed"
     return "done"
@@ -52,7 +54,7 @@ def status_object(record: BatchRecord, status: LedgerStatus) -> dict[str, object
         "created": record.created,
         "out": record.out,
         "model": record.settings.get("model"),
-        "state": state_of(status),
+        "state": state_of(record, status),
         "documents": status.documents,
         "items": sum(status.counts.values()),
         "counts": dict(status.counts),

@@ -30,7 +30,9 @@ from coa.cli.options import CommonOptions, RunOptions, expands_options
 from coa.cli.terminal import write_note, write_result
 
 if TYPE_CHECKING:
+    from coa.batch.ledger import Ledger
     from coa.batch.record import BatchRecord, BatchStore
+    from coa.batch.results import ResultFolder
     from coa.config import Settings
 
 __all__ = ["app"]
@@ -100,7 +102,8 @@ def resume(
     limits: LimitOptions,
     common: CommonOptions,
 ) -> int:
-    """Goes on with a batch, with the settings that it was started with. No document is looked for anew."""
+    """Goes on with a batch, with the settings that it was started with. Documents that were all found once are not
+    looked for anew."""
     from coa.cli.batch_running import run_on
     from coa.cli.invocation import invocation_of
 
@@ -138,8 +141,8 @@ def retry(
         config, record = changed.config, replace(changed, config=record.config)
         store.save(record)
 
-    async def reopened() -> None:
-        n = await _reopened(record, settings, again, config=config)
+    async def reopened(ledger: Ledger, results: ResultFolder) -> None:
+        n = await _reopened(ledger, results, again, config=config)
         write_note(f"{n:,} items are tried again")
 
     return run_on(
@@ -182,22 +185,14 @@ def _with_processes(record: BatchRecord, given: str | None) -> BatchRecord:
     return replace(record, extra={**record.extra, **processes_kept(given)})
 
 
-async def _reopened(record: BatchRecord, settings: Settings, again: AgainOptions, *, config: str | None) -> int:
+async def _reopened(ledger: Ledger, results: ResultFolder, again: AgainOptions, *, config: str | None) -> int:
     """The number of items that are open again; what was partial, and what another `config` is for, begins anew."""
-    from coa.batch.opening import open_ledger
-    from coa.batch.record import BatchStore
-    from coa.batch.results import ResultFolder
     from coa.batch.running import open_again
 
-    ledger = await open_ledger(record, settings, BatchStore(settings.home))
-    results = ResultFolder(Path(record.out))
     n = 0
-    try:
-        for state in again.states():
-            fresh = config is not None or state == "partial"
-            n += await open_again(ledger, results, {state}, kinds=again.cause, config=config, fresh=fresh)
-    finally:
-        await ledger.close()
+    for state in again.states():
+        fresh = config is not None or state == "partial"
+        n += await open_again(ledger, results, {state}, kinds=again.cause, config=config, fresh=fresh)
     return n
 
 
@@ -234,6 +229,7 @@ def _recorded(
             engine=engine.engine.value,
             manifest=manifest,
             extra=engine.extra(),
+            scanned=False,
         )
         store.save(record)
         return record, True

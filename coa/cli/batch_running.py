@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 import typer
@@ -17,7 +16,7 @@ from coa.cli.terminal import Colour, uses_colour, write_error, write_note, write
 if TYPE_CHECKING:
     from coa.batch.estimating import Expected
     from coa.batch.record import BatchRecord
-    from coa.batch.running import BatchEnd, Listener
+    from coa.batch.running import BatchEnd, Before, Listener
     from coa.cli.invocation import Invocation
     from coa.config import Settings
 
@@ -39,9 +38,9 @@ def run_on(
     yes: bool = False,
     new_documents: bool = False,
     only_changed: bool = False,
-    before: Callable[[], Awaitable[None]] | None = None,
+    before: Before | None = None,
 ) -> int:
-    """Exit code of a batch that is begun or gone on with; `before` is done first, on the same loop."""
+    """Exit code of a batch that is begun or gone on with; `before` as for `run_batch`."""
     watch = _watch_of(invocation, record, live=progress, colour=colour)
     command = f"coa batch resume {record.batch_id}"
 
@@ -53,8 +52,6 @@ def run_on(
         take_threads()
         stop = StopSignal()
         stopping.attach(stop)
-        if before is not None:
-            await before()
         asks = not yes and sys.stdin.isatty() and sys.stderr.isatty()
         async with watch:
             return await run_batch(
@@ -66,6 +63,7 @@ def run_on(
                 new_documents=new_documents,
                 only_changed=only_changed,
                 estimate=not invocation.quiet,
+                before=before,
             )
 
     with Stopping(resume_command=lambda: command) as stopping:
@@ -134,7 +132,7 @@ def _told(
     if end.error is not None:
         write_error(str(end.error))
     counts = end.summary["counts"]
-    if counts["pending"] + counts["leased"]:
+    if counts["pending"] + counts["leased"] or end.summary["state"] == "open":
         if end.ending == "budget":
             write_note("the budget is used up")
         write_note(f"go on with: {command}")

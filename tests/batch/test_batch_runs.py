@@ -17,12 +17,12 @@ from coa.batch.estimating import Expected
 from coa.batch.exporting import COLUMNS, export
 from coa.batch.ledger import SpendingLimits
 from coa.batch.opening import open_ledger
-from coa.batch.record import BatchOptions, BatchRecord, BatchStore
+from coa.batch.record import BatchOptions
 from coa.batch.results import ResultFolder
-from coa.batch.running import BatchEnd, Listener, open_again, run_batch
+from coa.batch.running import Listener, open_again, run_batch
 from coa.batch.sqlite_ledger import SQLiteLedger
-from coa.config import Settings
 from coa.testing.fault_server import ChatRequest, Faults, FaultServer
+from tests.batch.place import WHO, Place
 
 pytestmark = [
     pytest.mark.slow,
@@ -30,7 +30,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:coroutine 'OpenAIChatCompletion:RuntimeWarning"),
 ]
 
-WHO, WHERE = question_payload("Who had the key?"), question_payload("Where was the key?")
+WHERE = question_payload("Where was the key?")
 
 
 @pytest.fixture(scope="module")
@@ -48,59 +48,6 @@ def place(server: FaultServer, tmp_path: Path) -> Place:
 
 class Killed(BaseException):
     """In place of a process that dies."""
-
-
-class Place:
-    """A home, a folder of documents and one of results."""
-
-    def __init__(self, folder: Path, server: FaultServer) -> None:
-        self.server = server
-        self.documents = folder / "documents"
-        self.documents.mkdir()
-        self.out = folder / "out"
-        params = {"model": "openai/fault", "api_base": server.base_url, "api_key": "none"}
-        info = {"kind": "hosted", "max_input_tokens": 4096}
-        entries = [{"model_name": name, "litellm_params": params, "model_info": info} for name in ("readers", "others")]
-        self.settings = Settings(
-            home=folder / "home",
-            model="readers",
-            notes="paper",
-            chunk_tokens=300,
-            retries=1,
-            response_cache=False,
-            model_list=entries,
-        )
-        self.store = BatchStore(self.settings.home)
-
-    def write(self, name: str, n: int = 20) -> None:
-        lines = (f"On day {i} the keeper of {name} wrote that the brass key hung by door number {i}." for i in range(n))
-        (self.documents / name).write_text("\n\n".join(lines))
-
-    def record(self, *payloads: str, **options: Any) -> BatchRecord:
-        return self.store.create(
-            task="ask",
-            inputs=(str(self.documents),),
-            payloads=payloads or (WHO,),
-            out=self.out,
-            settings=self.settings,
-            options=BatchOptions(**{"jobs": 4, **options}),
-        )
-
-    async def run(self, record: BatchRecord, **more: Any) -> BatchEnd:
-        return await run_batch(record, self.settings, estimate=False, **more)
-
-    def rows(self) -> list[dict[str, Any]]:
-        return list(ResultFolder(self.out).rows())
-
-    def states(self) -> dict[str, list[str]]:
-        found: dict[str, list[str]] = {}
-        for row in self.rows():
-            found.setdefault(row["document"], []).append(row["state"])
-        return found
-
-    @property
-    def calls(self) -> int:
-        return self.server.stats().calls
 
 
 async def test_good_documents_are_done_broken_ones_fail_with_their_cause_and_nothing_is_asked_twice(

@@ -16,6 +16,7 @@ import pytest
 
 from coa.api import StopSignal
 from coa.batch.asking import question_payload
+from coa.batch.estimating import Sample
 from coa.batch.opening import open_ledger
 from coa.batch.placed_worker import WorkOrder
 from coa.batch.ray_cluster import RayFailed, joined_cluster
@@ -98,7 +99,7 @@ async def test_a_batch_outlives_an_actor_that_is_killed(
             redis=True,
         )
         ledger = await open_ledger(record, settings, store)
-        await scan(record, ledger)
+        record = await scan(record, ledger, store, sample=Sample())
         with joined_cluster(None) as cluster:
             assert signal.getsignal(signal.SIGTERM) is before, "a signal still drains the batch"
             deadly = _Deadly(cluster, engine)

@@ -16,6 +16,7 @@ import pytest
 
 from coa.api import StopSignal
 from coa.batch.asking import question_payload
+from coa.batch.estimating import Sample
 from coa.batch.ledger import Ledger, SpendingLimits
 from coa.batch.opening import open_ledger
 from coa.batch.record import BatchOptions, BatchRecord, BatchStore
@@ -87,8 +88,13 @@ def created(settings: Settings, tmp_path: Path, *, redis: bool = True, n: int = 
 async def record(settings: Settings, tmp_path: Path) -> BatchRecord:
     """Documents added, and nobody at work."""
     made = created(settings, tmp_path)
-    ledger = await open_ledger(made, settings, BatchStore(settings.home))
-    assert await scan(made, ledger) == N_DOCUMENTS
+    return await scanned(made, settings)
+
+
+async def scanned(made: BatchRecord, settings: Settings) -> BatchRecord:
+    store = BatchStore(settings.home)
+    ledger = await open_ledger(made, settings, store)
+    made = await scan(made, ledger, store, sample=Sample())
     await ledger.close()
     return made
 
@@ -186,11 +192,9 @@ async def test_documents_at_urls_are_read_and_one_that_is_gone_fails_with_its_ca
 ) -> None:
     pytest.importorskip("fsspec")
     made = replace(created(settings, tmp_path, n=3), inputs=(f"file://{tmp_path}/documents",))
-    ledger = await open_ledger(made, settings, BatchStore(settings.home))
-    assert await scan(made, ledger) == 3
-    await ledger.close()
-    (tmp_path / "documents" / "d1.txt").unlink()
     BatchStore(settings.home).save(made)
+    made = await scanned(made, settings)
+    (tmp_path / "documents" / "d1.txt").unlink()
     end = await join_batch(made.batch_id, settings)
     assert end.exit_code == 3
     rows = {row["document"]: row for row in ResultFolder(Path(made.out)).rows()}
@@ -228,13 +232,8 @@ class _Celery:
 def test_the_recipe_for_celery_works_in_shifts(
     settings: Settings, tmp_path: Path, engine: FaultServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def added() -> None:
-        ledger = await open_ledger(made, settings, BatchStore(settings.home))
-        await scan(made, ledger)
-        await ledger.close()
-
     made = created(settings, tmp_path)
-    asyncio.run(added())
+    asyncio.run(scanned(made, settings))
     monkeypatch.setitem(sys.modules, "celery", SimpleNamespace(Celery=_Celery))
     monkeypatch.setenv("COA_REDIS_URL", str(settings.redis_url))
     recipe = Path(__file__).parents[2] / "examples" / "batch" / "celery_app.py"
