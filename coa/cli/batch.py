@@ -102,8 +102,8 @@ def resume(
     limits: LimitOptions,
     common: CommonOptions,
 ) -> int:
-    """Goes on with a batch, with the settings that it was started with. Documents that were all found once are not
-    looked for anew."""
+    """Goes on with a batch, with the settings that it was started with. Looks for documents only where that was
+    interrupted."""
     from coa.cli.batch_running import run_on
     from coa.cli.invocation import invocation_of
 
