@@ -245,7 +245,8 @@ class Ledger(Protocol):
         """Sets aside a share of the batch's budget, in place of what the lease had; given back when it ends.
 
         "granted" always where there is no limit, and "never" where it does not fit beside what is spent already.
-        Also "never" for a lease that is lost.
+        Also "never" for a lease that is lost. With "later" the leases that ran out are taken back, so that what the
+        dead have set aside is there when it is asked for again: nobody may be leasing meanwhile.
         """
         ...
 

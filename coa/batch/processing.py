@@ -232,6 +232,9 @@ class Desk:
             wanted = plus(wanted, share.wanted)
         while shares and (said := await self._ledger.reserve(job.lease, wanted)) != "granted":
             if said == "never":
+                if not await self._ledger.heartbeat(job.lease, seconds=LEASE_S):  # it is said of a lost lease, too
+                    job.lost = True
+                    return {}
                 expected = f"{wanted.calls} calls, {wanted.tokens:,} tokens" + (
                     f", ${wanted.cost_usd:.4g}" if wanted.cost_usd else ""
                 )

@@ -73,6 +73,7 @@ function operations.reserve()
     holder[RESERVED] = wanted
   end
   call('HSET', holders, seq, pack(holder))
+  if verdict == 'later' then expire(AT_ONCE, false) end
   return verdict
 end
 

@@ -107,7 +107,7 @@ class SQLiteLedger:
 
     async def reserve(self, lease: Lease, wanted: Spending) -> Reservation:
         """See `Ledger`."""
-        return await self._writing_at_once(lambda db: reserve_share(db, lease, wanted))
+        return await self._writing_at_once(lambda db: reserve_share(db, lease, wanted, self._clock()))
 
     async def record(self, lease: Lease, outcomes: Sequence[Outcome]) -> bool:
         """See `Ledger`."""

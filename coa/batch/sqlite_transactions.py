@@ -177,7 +177,7 @@ def _sum(db: sqlite3.Connection, what: str) -> Spending:
     return spending(db.execute(f"SELECT {_COLUMNS} FROM sums WHERE what = ?", (what,)).fetchone())  # noqa: S608
 
 
-def reserve_share(db: sqlite3.Connection, lease: Lease, wanted: Spending) -> Reservation:
+def reserve_share(db: sqlite3.Connection, lease: Lease, wanted: Spending, now: float) -> Reservation:
     document = held_by(db, lease)
     if document is None:
         return "never"
@@ -196,6 +196,8 @@ def reserve_share(db: sqlite3.Connection, lease: Lease, wanted: Spending) -> Res
             reservation = "later"
     if reservation == "granted":
         _set_reserved(db, document, wanted)
+    else:
+        expire_leases(db, now)
     return reservation
 
 

@@ -328,6 +328,26 @@ async def test_a_budget_is_shared_among_holders(make: Make) -> None:
     assert (status.reserved, status.spent.calls) == (Spending(), 3)
 
 
+async def test_what_the_dead_have_set_aside_is_there_for_who_asks_again(make: Make, clock: Clock) -> None:
+    mine, theirs = make(), make()
+    await mine.set_limits(SpendingLimits(max_calls=10))
+    await mine.add([entry("a"), entry("b"), entry("c")])
+    dead, living, waiting = await leased(theirs, "dead"), await leased(theirs, "living"), await leased(mine)
+    assert await theirs.reserve(dead, Spending(calls=6)) == "granted"
+    assert await theirs.reserve(living, Spending(calls=4)) == "granted"
+    clock.now += LEASE_S / 2
+    assert await theirs.heartbeat(living, seconds=LEASE_S)
+    assert await mine.heartbeat(waiting, seconds=LEASE_S)
+    assert await mine.reserve(waiting, Spending(calls=6)) == "later"
+    assert await theirs.heartbeat(dead, seconds=0), "nothing is taken back before its time"
+    clock.now += 1
+    assert await mine.reserve(waiting, Spending(calls=7)) == "later"
+    assert (await mine.status()).reserved.calls == 4
+    assert not await theirs.heartbeat(dead, seconds=LEASE_S)
+    assert await mine.reserve(waiting, Spending(calls=6)) == "granted"
+    assert await theirs.heartbeat(living, seconds=LEASE_S)
+
+
 async def test_without_limits_everything_is_granted(ledger: Ledger) -> None:
     await ledger.add([entry("a")])
     assert await ledger.reserve(await leased(ledger), Spending(calls=10**9, cost_usd=1e9)) == "granted"
