@@ -144,7 +144,7 @@ def list_batches(ctx: typer.Context, *, as_json: Json = False, common: CommonOpt
     from coa.cli.render import table_text, to_json
 
     settings = settings_of(ctx, common).settings
-    found = [asyncio.run(_status(record, settings)) for record in BatchStore(settings.home).list()]
+    found = [asyncio.run(_listed(record, settings)) for record in BatchStore(settings.home).list()]
     if as_json:
         write_result(to_json(found))
         return 0
@@ -162,20 +162,23 @@ async def _status(record: BatchRecord, settings: Settings) -> dict[str, Any]:
     from coa.batch.opening import open_ledger
     from coa.batch.record import BatchStore
     from coa.batch.summary import status_object
-    from coa.errors import CoaError
 
-    try:
-        ledger = await open_ledger(record, settings, BatchStore(settings.home))
-    except CoaError as error:
-        return {"batch": record.batch_id, "state": f"unknown ({error.message})", "counts": {}, **_plain(record)}
+    ledger = await open_ledger(record, settings, BatchStore(settings.home))
     try:
         return status_object(record, await ledger.status())
     finally:
         await ledger.close()
 
 
-def _plain(record: BatchRecord) -> dict[str, Any]:
-    return {"created": record.created, "task": record.task, "out": record.out}
+async def _listed(record: BatchRecord, settings: Settings) -> dict[str, Any]:
+    """As `_status`; a ledger that cannot be read is told in its place, and hides none of the others."""
+    from coa.errors import CoaError
+
+    try:
+        return await _status(record, settings)
+    except CoaError as error:
+        told = {"created": record.created, "task": record.task, "out": record.out}
+        return {"batch": record.batch_id, "state": f"unknown ({error.message})", "counts": {}, **told}
 
 
 async def _watched(record: BatchRecord, settings: Settings) -> None:
