@@ -17,7 +17,8 @@ from typing import Any
 
 from coa.api import StopSignal
 from coa.batch.asking import ask_item, question_of, task_of
-from coa.batch.ledger import Lease, LeasedItem, Ledger, Outcome, Spending, SpendingLimits
+from coa.batch.ledger import Lease, LeasedItem, Ledger, Outcome, Row, Spending, SpendingLimits
+from coa.batch.opening import is_shared
 from coa.batch.outcomes import (
     answer_entry,
     entry_of_row,
@@ -33,7 +34,7 @@ from coa.batch.outcomes import (
 from coa.batch.record import BatchRecord
 from coa.batch.remote import RemoteUnavailable
 from coa.batch.result_lines import ResultLines
-from coa.batch.results import ResultFolder
+from coa.batch.results import ListedKeys, ResultFolder
 from coa.batch.sessions import Sessions
 from coa.blocking import off_loop, short_work_at_once
 from coa.errors import (
@@ -59,6 +60,11 @@ _log = logging.getLogger(__name__)
 
 FATAL = (AuthenticationFailed, ModelNotFound, StorageError, CacheError)
 """No document is to blame for these, and going on would only fail all the others."""
+
+_OTHERS_S = 1.0
+"""What another worker takes at most from telling the ledger of an item to having its line on the disk."""
+_ROWS_AT_ONCE = 10_000
+"""Reported at once: 15 MB of them."""
 
 
 @dataclass
@@ -226,14 +232,15 @@ class ItemDesk:
         return nullcontext() if self._record.options.keep_runs else short_work_at_once()
 
     async def found_again(self, job: Job) -> None:
-        """Ends the items whose results are on the disk: somebody was killed before the ledger was told."""
+        """Ends the items whose results are on the disk: somebody was killed before the ledger was told, or the ledger
+        was lost. They may have a line or not, which `report` sees to, for all of them at once."""
         stored = (await off_loop(self._results.document, 0, job.lease.digest)).get("items", {})
         for item in list(job.open.values()):
             if item.key not in stored:
                 continue
             outcome = told_again(stored[item.key], item, self._record.batch_id)
             if outcome is not None:
-                await self._told(job, item, stored[item.key], outcome)
+                await self._told(job, outcome)
 
     async def tidied(self, job: Job) -> None:
         """Removes the runs of items that are done."""
@@ -245,30 +252,41 @@ class ItemDesk:
         """Waits for lines that are being written."""
         await self._lines.close()
 
-    async def report(self, *, others_s: float = 0.0) -> int:
+    async def report(self, *, others_s: float | None = None) -> int:
         """The number of items that had ended without a line in the list of results, and have one now: whoever ended
-        them was killed in between. Where others work on the batch, they are given `others_s` to write theirs."""
-        rows = await self._ledger.unreported()
+        them was killed in between, or had only found their results (`found_again`).
+
+        Others who work on the batch are given `others_s` to write their lines; None: where the ledger is shared.
+        """
+        if others_s is None:
+            others_s = _OTHERS_S if is_shared(self._record) else 0.0
+        await self._lines.close()
+        listed = ListedKeys(self._results.lines)
+        n_all = 0
+        while rows := await self._left_over(others_s):
+            there = await asyncio.to_thread(listed.read_on)
+            lines = [await self._line_of(row) for row in rows if row.key not in there]
+            n_all += await asyncio.to_thread(self._results.append_missing, lines, listed)
+            await self._ledger.reported([row.key for row in rows])
+        return n_all
+
+    async def _left_over(self, others_s: float) -> Sequence[Row]:
+        """Items without a line, by the ledger, that nobody is just about to write."""
+        rows = await self._ledger.unreported(_ROWS_AT_ONCE)
         if rows and others_s:
             await asyncio.sleep(others_s)
-            still = {row.key for row in await self._ledger.unreported()}
+            still = {row.key for row in await self._ledger.unreported(_ROWS_AT_ONCE)}
             rows = [row for row in rows if row.key in still]
-        if not rows:
-            return 0
-        there = await asyncio.to_thread(self._results.keys_among, [row.key for row in rows])
-        lines = []
-        for row in rows:
-            if row.key in there:
-                continue
-            stored = (await asyncio.to_thread(self._results.document, row.digest)).get("items", {}).get(row.key)
-            if stored is None or stored["state"] != row.state:
-                stored = {**entry_of_row(row), "batch": self._record.batch_id}
-                told = {"digest": row.digest, "sources": list(row.sources)}
-                await asyncio.to_thread(self._results.save, row.digest, told, {row.key: stored})
-            lines.append(line_of(stored, row.digest, row.sources))
-        await asyncio.to_thread(self._results.append, lines)
-        await self._ledger.reported([row.key for row in rows])
-        return len(lines)
+        return rows
+
+    async def _line_of(self, row: Row) -> dict[str, Any]:
+        """The line of an ended item, whose result is written where the ledger ended it by itself."""
+        stored = (await asyncio.to_thread(self._results.document, row.digest)).get("items", {}).get(row.key)
+        if stored is None or stored["state"] != row.state:
+            stored = {**entry_of_row(row), "batch": self._record.batch_id}
+            told = {"digest": row.digest, "sources": list(row.sources)}
+            await asyncio.to_thread(self._results.save, row.digest, told, {row.key: stored})
+        return line_of(stored, row.digest, row.sources)
 
     async def _kept(
         self,
@@ -288,20 +306,22 @@ class ItemDesk:
         entry = {**await off_loop(entry_of, chars), **changes, "batch": self._record.batch_id}
         async with job.writing:
             await asyncio.to_thread(self._results.save, lease.digest, told, {item.key: entry})
-        await self._told(job, item, entry, outcome_of(entry, item, spent))
+        # The ledger first: it refuses what somebody else has taken over, and then there is no second line.
+        if await self._told(job, outcome_of(entry, item, spent)):
+            await self._lines.add(item.key, line_of(entry, lease.digest, lease.sources))
         return entry
 
-    async def _told(self, job: Job, item: LeasedItem, entry: Mapping[str, Any], outcome: Outcome) -> None:
-        """The ledger first: it refuses what somebody else has taken over, and then there is no second line."""
+    async def _told(self, job: Job, outcome: Outcome) -> bool:
+        """Whether the ledger has taken it."""
         if not await self._ledger.record(job.lease, [outcome]):
             job.lost = True
-            return
-        job.open.pop(item.key, None)
+            return False
+        job.open.pop(outcome.key, None)
         job.worked.states[outcome.state] += 1
         if outcome.kind is not None:
             job.worked.kinds[outcome.kind] += 1
         job.worked.spent = plus(job.worked.spent, outcome.spent)
-        await self._lines.add(item.key, line_of(entry, job.lease.digest, job.lease.sources))
+        return True
 
     def _is_run_elsewhere(self, run_id: str) -> bool:
         return self._runs.has(run_id) and self._runs.get(run_id).state == "running"

@@ -294,8 +294,9 @@ class Ledger(Protocol):
         whose `spent` starts at nothing; what was spent stays in the batch's sum."""
         ...
 
-    async def unreported(self) -> Sequence[Row]:
-        """Items that ended and were not `reported` since; few, as each is reported at once."""
+    async def unreported(self, most: int = 1000) -> Sequence[Row]:
+        """Items that ended and were not `reported` since, the first of them. Few, as each is reported at once; all,
+        where a ledger was lost and the results are found again."""
         ...
 
     async def reported(self, keys: Sequence[str]) -> None:

@@ -82,7 +82,7 @@ class Desk:
         """What reads the documents."""
         return self._reader
 
-    async def report(self, *, others_s: float = 0.0) -> int:
+    async def report(self, *, others_s: float | None = None) -> int:
         """See `ItemDesk.report`."""
         return await self._items.report(others_s=others_s)
 

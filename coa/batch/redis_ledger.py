@@ -195,12 +195,12 @@ class RedisLedger:
                 return n_opened
             after = last
 
-    async def unreported(self) -> Sequence[Row]:
+    async def unreported(self, most: int = 1000) -> Sequence[Row]:
         """See `Ledger`."""
         rows: list[Row] = []
         while True:
-            first = len(rows)
-            found = await self._run("unreported", first, first + _DOCUMENTS_AT_ONCE - 1)
+            first, n = len(rows), min(_DOCUMENTS_AT_ONCE, most - len(rows))
+            found = await self._run("unreported", first, first + n - 1) if n else []
             rows += map(row_from, found)
             if len(found) < _DOCUMENTS_AT_ONCE:
                 return rows

@@ -13,14 +13,15 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
-from collections.abc import Collection, Iterator, Mapping, Sequence
+import os
+from collections.abc import Collection, Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
 from coa.errors import StorageError
 from coa.run_files import append_lines, json_in_lines, read_json, storage_errors, write_atomically
 
-__all__ = ["ResultFolder"]
+__all__ = ["ListedKeys", "ResultFolder"]
 
 
 class ResultFolder:
@@ -57,14 +58,18 @@ class ResultFolder:
         with self._locked():
             append_lines(self.lines, rows)
 
-    def keys_among(self, keys: Collection[str]) -> set[str]:
-        """Those of `keys` that have a line. Reads the whole file; raises: StorageError."""
-        wanted, found = set(keys), set[str]()
+    def append_missing(self, rows: Sequence[Mapping[str, Any]], listed: ListedKeys | None = None) -> int:
+        """The number of those that had no line of their key, and have one now; nobody else adds lines meanwhile.
+
+        `listed` is of this folder's list; where it has read most of it, others wait the shorter. Raises: StorageError.
+        """
+        listed = listed or ListedKeys(self.lines)
         with self._locked():
-            for row in self.rows():
-                if row.get("key") in wanted:
-                    found.add(row["key"])
-        return found
+            there = listed.read_on()
+            missing = {row["key"]: row for row in rows if row["key"] not in there}
+            if missing:
+                append_lines(self.lines, missing.values())
+        return len(missing)
 
     def size(self) -> int:
         """Bytes of all lines. Raises: StorageError."""
@@ -109,6 +114,35 @@ class ResultFolder:
         with file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
+
+
+class ListedKeys:
+    """The keys that have a line in a list of results, some 150 bytes each. Blocking."""
+
+    def __init__(self, lines: Path) -> None:
+        self._lines = lines
+        self._keys = set[str]()
+        self._file = self._end = 0
+        """Which file was read, and how far."""
+
+    def read_on(self) -> Set[str]:
+        """All keys by now; what has been read before is not read again, unless the list was replaced since. Raises:
+        StorageError."""
+        if not self._lines.exists():
+            return self._keys
+        with storage_errors(self._lines), self._lines.open("rb") as file:
+            found = os.fstat(file.fileno())
+            if found.st_ino != self._file or found.st_size < self._end:
+                self._keys, self._file, self._end = set(), found.st_ino, 0
+            file.seek(self._end)
+            for line in file:
+                if not line.endswith(b"\n"):  # it is being written, or its writer was killed
+                    break
+                self._end += len(line)
+                row = _row_of(line)
+                if row is not None and "key" in row:
+                    self._keys.add(row["key"])
+        return self._keys
 
 
 def _row_of(line: bytes) -> dict[str, Any] | None:

@@ -164,12 +164,14 @@ class SQLiteLedger:
         """See `Ledger`."""
         return await self._writing(lambda db: reopen_items(db, states, kinds, config, fresh=fresh))
 
-    async def unreported(self) -> Sequence[Row]:
+    async def unreported(self, most: int = 1000) -> Sequence[Row]:
         """See `Ledger`."""
 
         def work(db: sqlite3.Connection) -> list[Row]:
             query = f"SELECT {ROW_COLUMNS} FROM items i JOIN documents d ON d.id = i.document"  # noqa: S608
-            found = db.execute(f"{query} WHERE i.reported = 0 AND i.state >= 2 ORDER BY i.id").fetchall()
+            found = db.execute(
+                f"{query} WHERE i.reported = 0 AND i.state >= 2 ORDER BY i.id LIMIT ?", (most,)
+            ).fetchall()
             return [row_of(columns, sources_of(db, columns[2])) for columns in found]
 
         return await self._run(work)

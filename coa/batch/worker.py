@@ -25,9 +25,6 @@ from coa.errors import ConfigError
 
 __all__ = ["Place", "join_batch", "worker_place"]
 
-_OTHERS_S = 1.0
-"""What another worker takes at most from telling the ledger of an item to having its line on the disk."""
-
 
 class Place(NamedTuple):
     """What a worker works with."""
@@ -67,7 +64,7 @@ async def join_batch(
                 on_work=on_work,
                 patience=patience,
             )
-            await desk.report(others_s=_OTHERS_S)
+            await desk.report()
         summary = await summary_of(record, ledger, seconds=time.monotonic() - started, ending=driven.ending)
         await asyncio.to_thread(results.write_summary, summary)
         return BatchEnd(summary, driven.ending, driven.error)
@@ -91,5 +88,5 @@ async def worker_place(batch: str, present: Settings, *, part: Part | None = Non
         desk = Desk(record, present, ledger, results, store.runs_of(record), part=part or WHOLE)
         await stack.enter_async_context(desk)
         if part is None:
-            await desk.report(others_s=_OTHERS_S)
+            await desk.report()
         yield Place(record, ledger, desk, results)

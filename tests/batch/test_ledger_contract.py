@@ -412,10 +412,25 @@ async def test_ended_items_are_unreported_until_they_are_reported(make: Make) ->
         ("digest of a/one", "failed"),
         ("digest of a/two", "done"),
     }
+    assert len(await theirs.unreported(1)) == 1
     await mine.reported(["digest of a/two"])
     assert [row.key for row in await theirs.unreported()] == ["digest of a/one"]
     await theirs.reopen({"failed"})
     assert await theirs.unreported() == []
+
+
+async def test_what_is_unreported_comes_bit_by_bit_as_it_is_reported(ledger: Ledger) -> None:
+    questions = [f"q{n}" for n in range(450)]
+    await ledger.add([entry("a", *questions)])
+    lease = await leased(ledger)
+    await ledger.record(lease, done(lease))
+    sizes, keys = [], set[str]()
+    while rows := await ledger.unreported(220):
+        sizes.append(len(rows))
+        keys |= {row.key for row in rows}
+        await ledger.reported([row.key for row in rows])
+    assert sizes == [220, 220, 10]
+    assert len(keys) == 450
 
 
 async def test_the_slowest_are_kept_and_no_more(ledger: Ledger) -> None:

@@ -20,6 +20,7 @@ from coa.batch.estimating import Sample
 from coa.batch.ledger import Ledger, SpendingLimits
 from coa.batch.opening import open_ledger
 from coa.batch.record import BatchOptions, BatchRecord, BatchStore
+from coa.batch.redis_ledger import RedisLedger
 from coa.batch.results import ResultFolder
 from coa.batch.running import run_batch, scan
 from coa.batch.worker import join_batch
@@ -139,6 +140,24 @@ async def test_a_worker_goes_on_where_one_was_killed(
     needed = sum(row["usage"]["calls"] for row in rows)
     assert engine.stats().calls - needed <= 3, "at most the chunks that were in hand"
     assert paid_before > 3
+
+
+async def test_workers_of_a_ledger_that_was_lost_pay_nothing_again_and_add_no_second_line(
+    record: BatchRecord, settings: Settings, engine: FaultServer, ledger: Ledger
+) -> None:
+    await join_batch(record.batch_id, settings)
+    results, calls = ResultFolder(Path(record.out)), engine.stats().calls
+    before = sorted(row["key"] for row in results.rows())
+    assert len(set(before)) == N_DOCUMENTS
+    assert isinstance(ledger, RedisLedger)
+    await ledger.remove()
+    results.forget(before[:2])  # as of workers that were killed before these had their lines
+    assert await scan(record, ledger) == N_DOCUMENTS
+    ends = await asyncio.gather(*(join_batch(record.batch_id, settings) for _ in range(3)))
+    assert [(end.exit_code, end.summary["counts"]["done"]) for end in ends] == [(0, N_DOCUMENTS)] * 3
+    assert sorted(row["key"] for row in results.rows()) == before
+    assert engine.stats().calls == calls
+    assert await ledger.unreported() == []
 
 
 async def test_a_stop_from_another_thread_gives_back_what_is_not_done(
