@@ -63,8 +63,8 @@ FATAL = (AuthenticationFailed, ModelNotFound, StorageError, CacheError)
 
 _OTHERS_S = 1.0
 """What another worker takes at most from telling the ledger of an item to having its line on the disk."""
-_ROWS_AT_ONCE = 10_000
-"""Reported at once: 15 MB of them."""
+_ROWS_AT_ONCE = 2_000
+"""Reported at once: some 20 MB, with their lines."""
 
 
 @dataclass
