@@ -227,6 +227,10 @@ class Desk:
                 raise
             except CoaError as error:
                 await self._items.failed(job, item, error, document=document)
+            except Exception as error:
+                _log.exception("%s: unexpected %s", job.lease.sources[0], type(error).__name__)
+                cause = f"unexpected {type(error).__name__}: {error}"
+                await self._items.fail_all(job, cause, type(error).__name__, items=[item])
         wanted = Spending()
         for share in shares.values():
             wanted = plus(wanted, share.wanted)

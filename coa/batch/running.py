@@ -98,10 +98,7 @@ async def run_batch(
         results = ResultFolder(Path(record.out))
         if before is not None:
             await before(ledger, results)
-        if await ledger.limits() != record.options.limits:
-            await ledger.set_limits(record.options.limits)
-            await open_again(ledger, results, {"failed"}, kinds={"budget"})
-        await ledger.set_control("run")
+        await _made_ready(record, ledger, results)
         sample = Sample()
         if new_documents or not record.scanned:
             listener.on_stage("looking at the documents")
@@ -125,6 +122,14 @@ async def run_batch(
         summary = await summary_of(record, ledger, seconds=seconds, ending=driven.ending, expected=expected)
         await asyncio.to_thread(results.write_summary, summary)
         return BatchEnd(summary, driven.ending, driven.error)
+
+
+async def _made_ready(record: BatchRecord, ledger: Ledger, results: ResultFolder) -> None:
+    """The ledger lets work begin, within the record's budget; what an earlier one had no room for is open again."""
+    if await ledger.limits() != record.options.limits:
+        await ledger.set_limits(record.options.limits)
+        await open_again(ledger, results, {"failed"}, kinds={"budget"})
+    await ledger.set_control("run")
 
 
 async def only_estimated(record: BatchRecord, present: Settings) -> Expected:

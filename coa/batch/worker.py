@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -25,6 +26,10 @@ from coa.errors import ConfigError
 
 __all__ = ["Place", "join_batch", "worker_place"]
 
+_LOOK_S = 0.5
+_NO_NEWS_S = 60.0
+"""Without a new document whoever looked for them is taken for dead."""
+
 
 class Place(NamedTuple):
     """What a worker works with."""
@@ -44,30 +49,49 @@ async def join_batch(
     on_work: OnWork | None = None,
     patience: Patience | None = None,
 ) -> BatchEnd:
-    """How the batch stood when this worker left it: with every item ended, stopped, cancelled or out of budget.
+    """How the batch stood when this worker left it: with every item ended, stopped, cancelled or out of budget. As
+    long as its documents are still being looked for there may be more to come.
 
     `batch` is an id, the beginning of one, or the folder of the results; `jobs` is how many documents this worker
     reads at once (None: as many as the batch was started with). Raises: RunNotFound, ConfigError for a batch whose
     ledger is a file, CacheError where Redis does not answer, and what opening the models raises.
     """
-    started = time.monotonic()
+    started, stop = time.monotonic(), stop or StopSignal()
+    store = BatchStore(present.home)
     async with worker_place(batch, present) as (record, ledger, desk, results):
         driven = Driven("finished")
-        if (await ledger.status()).open:
+        while driven.ending == "finished" and await _more_to_come(store, record.batch_id, ledger, stop):
             await desk.sessions.session(record.config)
             driven = await drive(
                 desk,
                 ledger,
                 owner=owner_name(),
                 jobs=jobs or record.options.jobs,
-                stop=stop or StopSignal(),
+                stop=stop,
                 on_work=on_work,
                 patience=patience,
             )
             await desk.report()
-        summary = await summary_of(record, ledger, seconds=time.monotonic() - started, ending=driven.ending)
+        told = await asyncio.to_thread(store.get, record.batch_id)
+        if driven.ending == "finished" and not told.scanned:
+            driven = Driven("stopped")
+        summary = await summary_of(told, ledger, seconds=time.monotonic() - started, ending=driven.ending)
         await asyncio.to_thread(results.write_summary, summary)
         return BatchEnd(summary, driven.ending, driven.error)
+
+
+async def _more_to_come(store: BatchStore, batch_id: str, ledger: Ledger, stop: StopSignal) -> bool:
+    """Whether there are open items; waits for some as long as documents are still found."""
+    n_items, until = -1, math.inf
+    while time.monotonic() < until and not stop.requested:
+        scanned = (await asyncio.to_thread(store.get, batch_id)).scanned
+        status = await ledger.status()
+        if status.open or scanned:
+            return status.open > 0
+        if sum(status.counts.values()) != n_items:
+            n_items, until = sum(status.counts.values()), time.monotonic() + _NO_NEWS_S
+        await asyncio.sleep(_LOOK_S)
+    return False
 
 
 @contextlib.asynccontextmanager

@@ -113,7 +113,7 @@ def test_keys_are_read_on_and_anew_where_the_list_was_replaced(folder: ResultFol
         assert read() == {"a", "b"}, "who adds the next line cuts it off"
     folder.append([{"key": "c"}])
     assert read() == {"a", "b", "c"}
-    folder.forget(["a"])
+    folder.forget(["a"], before=folder.size())
     assert read() == {"b", "c"}
     assert folder.append_missing([{"key": "a"}, {"key": "b"}, {"key": "a"}], listed) == 1
     assert keys_of(folder) == ["a", "b", "c"]
@@ -165,7 +165,7 @@ async def test_a_lost_ledger_and_a_file_that_changes_back_add_no_second_line(tmp
         (documents / "1.txt").write_text(texts[1])
         assert await run() == (n_lines, n_calls)
         lines = list(folder.rows())
-        folder.forget([lines[0]["key"]])
+        folder.forget([lines[0]["key"]], before=folder.size())
         for file in store.ledger_path(record.batch_id).parent.glob("ledger.sqlite*"):
             file.unlink()
         assert await run() == (n_lines, n_calls), "and one whose line was never written has it at the end"

@@ -11,6 +11,7 @@ import pytest
 from coa.api import StopSignal
 from coa.batch.asking import question_payload
 from coa.batch.driving import drive
+from coa.batch.estimating import Sample
 from coa.batch.items import Job, Worked
 from coa.batch.ledger import Spending, SpendingLimits
 from coa.batch.processing import Desk
@@ -59,10 +60,10 @@ def record(settings: Settings, tmp_path: Path) -> BatchRecord:
 
 
 @pytest.fixture
-async def ledger(record: BatchRecord, tmp_path: Path) -> SQLiteLedger:
+async def ledger(record: BatchRecord, settings: Settings, tmp_path: Path) -> SQLiteLedger:
     made = SQLiteLedger(tmp_path / "ledger.sqlite")
     await made.set_limits(record.options.limits)
-    assert await scan(record, made) == 2
+    await scan(record, made, BatchStore(settings.home), sample=Sample())
     return made
 
 

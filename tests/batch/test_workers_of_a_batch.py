@@ -120,6 +120,28 @@ async def test_workers_share_the_documents_and_each_is_read_once(
     assert engine.stats().calls == calls
 
 
+async def test_a_worker_stays_as_long_as_documents_are_looked_for(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("coa.batch.worker._LOOK_S", 0.02)
+    made = created(settings, tmp_path)
+    early = asyncio.create_task(join_batch(made.batch_id, settings))
+    await asyncio.sleep(0.3)
+    assert not early.done(), "nothing is open, and nobody has said that there is nothing"
+    await scanned(made, settings)
+    end = await early
+    assert (end.exit_code, end.summary["counts"]["done"]) == (0, N_DOCUMENTS)
+
+
+async def test_a_worker_leaves_a_batch_whose_documents_nobody_looks_for_any_more(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("coa.batch.worker._LOOK_S", 0.02)
+    monkeypatch.setattr("coa.batch.worker._NO_NEWS_S", 0.2)
+    end = await join_batch(created(settings, tmp_path).batch_id, settings)
+    assert (end.exit_code, end.summary["state"]) == (75, "open")
+
+
 async def test_a_worker_goes_on_where_one_was_killed(
     record: BatchRecord, settings: Settings, engine: FaultServer, ledger: Ledger
 ) -> None:
@@ -151,8 +173,9 @@ async def test_workers_of_a_ledger_that_was_lost_pay_nothing_again_and_add_no_se
     assert len(set(before)) == N_DOCUMENTS
     assert isinstance(ledger, RedisLedger)
     await ledger.remove()
-    results.forget(before[:2])  # as of workers that were killed before these had their lines
-    assert await scan(record, ledger) == N_DOCUMENTS
+    gone = before[:2]
+    results.forget(gone, before=results.size())  # as of workers that were killed before these had their lines
+    await scanned(record, settings)
     ends = await asyncio.gather(*(join_batch(record.batch_id, settings) for _ in range(3)))
     assert [(end.exit_code, end.summary["counts"]["done"]) for end in ends] == [(0, N_DOCUMENTS)] * 3
     assert sorted(row["key"] for row in results.rows()) == before

@@ -53,6 +53,6 @@ def test_batches_whose_ledgers_cannot_be_read_are_listed_beside_the_others(cli: 
     told = cli("batch", "list")
     states = {row.split("\t")[0]: row.split("\t")[1] for row in told.out.splitlines()}
     assert told.code == 0
-    assert states[good.batch_id] == "done", "nothing was added"
+    assert states[good.batch_id] == "open", "nothing was added"
     assert states[in_redis.batch_id].startswith("unknown (the ledger of batch")
     assert states[damaged.batch_id].startswith("unknown (the batch's ledger cannot be used")
