@@ -92,7 +92,6 @@ async def run_batch(
     listener, stop = listener or Listener(), stop or StopSignal()
     started = time.monotonic()
     store = BatchStore(present.home)
-    runs = store.runs_of(record)
     async with _ledger_of(record, present, store) as (ledger, lock), _crew_of(record, present, lock) as crew:
         listener.on_ledger(ledger)
         results = ResultFolder(Path(record.out))
@@ -104,7 +103,7 @@ async def run_batch(
             listener.on_stage("looking at the documents")
             known = only_changed or not new_documents
             record = await scan(record, ledger, store, sample=sample, stop=stop, listener=listener, only_changed=known)
-        async with Desk(record, present, ledger, results, runs) as desk:
+        async with Desk(record, present, ledger, results, store.runs_of(record)) as desk:
             await desk.report()
             expected: Expected | None = None
             driven = Driven("stopped" if stop.requested else "finished")
