@@ -95,9 +95,7 @@ async def run_batch(
     async with _ledger_of(record, present, store) as (ledger, lock), _crew_of(record, present, lock) as crew:
         listener.on_ledger(ledger)
         results = ResultFolder(Path(record.out))
-        if before is not None:
-            await before(ledger, results)
-        await _made_ready(record, ledger, results)
+        await _made_ready(record, ledger, results, before)
         sample = Sample()
         if new_documents or not record.scanned:
             listener.on_stage("looking at the documents")
@@ -123,8 +121,10 @@ async def run_batch(
         return BatchEnd(summary, driven.ending, driven.error)
 
 
-async def _made_ready(record: BatchRecord, ledger: Ledger, results: ResultFolder) -> None:
+async def _made_ready(record: BatchRecord, ledger: Ledger, results: ResultFolder, before: Before | None) -> None:
     """The ledger lets work begin, within the record's budget; what an earlier one had no room for is open again."""
+    if before is not None:
+        await before(ledger, results)
     if await ledger.limits() != record.options.limits:
         await ledger.set_limits(record.options.limits)
         await open_again(ledger, results, {"failed"}, kinds={"budget"})
