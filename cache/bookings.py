@@ -306,7 +306,7 @@ class Booking:
         if manifest is None or self._slot is None:
             return False
         try:
-            n = await engine.adapter.restore(self._slot, manifest.file)
+            n = await engine.restore(self._slot, key, manifest.file)
         except CacheError as error:  # the engine is in trouble, which says nothing of the state
             _log.info("%s", error)
             self._cause = "the engine failed while it was put in place"
@@ -327,7 +327,7 @@ class Booking:
         assert self._slot is not None  # noqa: S101 - the caller looked
         file = await store.begin(key)
         try:
-            n = await engine.adapter.save(self._slot, file)
+            n = await engine.save(self._slot, key, file)
         except CacheError as error:
             _log.warning("a state could not be saved: %s", error)
             n = 0

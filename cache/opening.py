@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -16,7 +17,7 @@ from coa.cache.kv_cache import KvCache
 from coa.cache.kv_stats import KvStats, kv_stats_file
 from coa.cache.redis_index import open_index
 from coa.cache.redis_states import RedisScripts, RedisStates
-from coa.cache.served_engines import ServedEngine
+from coa.cache.served_engines import Seats, ServedEngine
 from coa.cache.single_flight import FileFlight, RedisFlight
 from coa.cache.slot_files import SlotFiles
 from coa.cache.speeds import Speeds
@@ -24,6 +25,7 @@ from coa.cache.states import StateStore
 from coa.config import Settings, resolve_environment
 from coa.llm.deployments import Deployment, DeploymentKind
 from coa.llm.gateway import MakePrefixCache
+from coa.llm.litellm_clients import on_loopback
 from coa.llm.litellm_settings import call_settings
 from coa.llm.opening import OpenModel
 from coa.llm.response_cache import weights_of
@@ -54,26 +56,34 @@ def _made(settings: Settings, models: Sequence[OpenModel]) -> KvCache | None:
     stores: dict[str, StateStore] = {}
     folders: dict[Path, StateStore] = {}
     redis_url = None if settings.redis_url is None else resolve_environment(settings.redis_url)
-    for model in models:
-        for group in (model.group, *model.fallbacks):
-            for deployment in group.deployments:
-                make = _ADAPTERS.get(deployment.kind)
-                if make is None or deployment.root_url is None or deployment.id in engines:
-                    continue
-                adapter = make(deployment, verify)
-                identity = partial(_identity, deployment, model, adapter)
-                engines[deployment.id] = ServedEngine(deployment, group.name, adapter, identity=identity)
-                folder = _folder_of(deployment)
-                if folder is not None:
-                    if folder not in folders:
-                        folders[folder] = _store(folder, settings, stats, redis_url)
-                    stores[deployment.id] = folders[folder]
-    if not engines:
+    groups = [(model, group) for model in models for group in (model.group, *model.fallbacks)]
+    named = [(deployment, group, model) for model, group in groups for deployment in group.deployments]
+    if not any(d.kind in _ADAPTERS and d.root_url is not None for d, _, _ in named):
         return None
+    index = open_index(redis_url)
+    seats: dict[str, Seats] = {}
+    for deployment, group, model in named:
+        make, root = _ADAPTERS.get(deployment.kind), deployment.root_url
+        if make is None or root is None or deployment.id in engines:
+            continue
+        folder = _folder_of(deployment)
+        if folder is not None:
+            if folder not in folders:
+                folders[folder] = _store(folder, settings, stats, redis_url)
+            stores[deployment.id] = folders[folder]
+        adapter = make(deployment, verify)
+        engines[deployment.id] = ServedEngine(
+            deployment,
+            group.name,
+            adapter,
+            identity=partial(_identity, deployment, model, adapter, keeps=folder is not None),
+            index=index,
+            seats=seats.setdefault(root, Seats()),
+        )
     alone = FileFlight(next(iter(folders), settings.kv_dir))
     return KvCache(
         list(engines.values()),
-        index=open_index(redis_url),
+        index=index,
         stores=stores,
         flight=alone if redis_url is None else RedisFlight(RedisScripts(redis_url), beside=alone),
         learned=Speeds(),
@@ -97,14 +107,20 @@ def _folder_of(deployment: Deployment) -> Path | None:
     return folder if folder.is_dir() else None
 
 
-def _identity(deployment: Deployment, model: OpenModel, adapter: EngineAdapter) -> bytes:
-    """What saved states depend on besides tokens. An engine refuses a state of another KV type, but takes one of
-    another quantisation of the same model; and another micro-batch computes other last bits."""
+def _identity(deployment: Deployment, model: OpenModel, adapter: EngineAdapter, *, keeps: bool) -> bytes | None:
+    """What saved states depend on besides tokens; None where its states would be kept, and its weights are not known
+    yet. An engine refuses a state of another KV type, but takes one of another quantisation of the same model; and
+    another micro-batch computes other last bits."""
     info = deployment.info or {}
     weights = weights_of(deployment, model.served.get(deployment.id), model.files)
+    told = deployment.id if weights is None else weights.told
+    if keeps and adapter.saves and not (weights is not None and weights.everywhere):
+        if not isinstance(adapter, LlamaServer) or adapter.weights is None:
+            return None
+        told = f"{adapter.weights} {_place(deployment, adapter)}"
     return root_hash(
         deployment.kind,
-        deployment.id if weights is None else weights.told,
+        told,
         str(getattr(adapter, "build", "")),
         str(adapter.granularity),
         str(adapter.n_slots),  # llama.cpp refuses a state of a server with another number of slots
@@ -112,3 +128,12 @@ def _identity(deployment: Deployment, model: OpenModel, adapter: EngineAdapter) 
         str(info.get("adapter", "")),
         str(info.get("salt", "")),
     )
+
+
+def _place(deployment: Deployment, adapter: LlamaServer) -> str:
+    """Within which a server's word for its weights is taken: the same file of this host, else its address alone."""
+    if on_loopback(deployment.root_url or ""):
+        with contextlib.suppress(OSError):
+            found = Path(adapter.model_path).stat()
+            return f"{found.st_size} {found.st_mtime_ns}"
+    return deployment.shown_address

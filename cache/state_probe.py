@@ -59,13 +59,13 @@ async def probe_state(cache: KvCache, deployment: str) -> ProbedState | None:
             await engine.adapter.prefill(prefix.aligned, slot=slot)
             times.append(time.perf_counter())
             file = await store.begin(key)
-            await engine.adapter.save(slot, file)
+            await engine.save(slot, key, file)
             kept = await store.commit(key, file)
             times.append(time.perf_counter())
             found = await store.find(key)
             if kept is None or found is None:
                 raise CacheError(f"{deployment}: a saved state was not kept.", hint="Look at the space on its disk.")
-            if await engine.adapter.restore(slot, found.file) != key.n_tokens:
+            if await engine.restore(slot, key, found.file) != key.n_tokens:
                 raise CacheError(f"{deployment} does not restore what it saved.")
             times.append(time.perf_counter())
         finally:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from coa.cache.index import IndexKind
 from coa.reading import Prompt
 
-__all__ = ["EngineAdapter"]
+__all__ = ["EngineAdapter", "TellsWeights"]
 
 
 class EngineAdapter(Protocol):
@@ -60,4 +60,14 @@ class EngineAdapter(Protocol):
 
     async def close(self) -> None:
         """Lets go of connections."""
+        ...
+
+
+@runtime_checkable
+class TellsWeights(Protocol):
+    """An adapter that can find out by itself which weights its engine has."""
+
+    async def recognise(self, slot: int) -> None:
+        """Finds it out, with a short prompt in a slot that nobody else uses meanwhile; after `open`. An engine that
+        does not tell does not save from then on. Raises: CacheError."""
         ...

@@ -3,13 +3,19 @@
 Endpoints (tools/server/README.md): /apply-template and /tokenize give a prompt's exact tokens; /completion with
 `n_predict` 0 evaluates a prompt into a slot and writes nothing; /slots/N saves, restores and erases. A state file holds
 its tokens beside their KV, and a later call re-uses what its prompt has in common with the slot's tokens.
+
+A server takes a state of any weights of the same shape, so a state is only saved to, and restored into, the process
+that was asked for its weights.
 """
 
 from __future__ import annotations
 
 import asyncio
+import json
+import re
 import secrets
 from collections.abc import Mapping, Sequence
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +25,7 @@ from coa.cache.index import IndexKind
 from coa.errors import CacheError
 from coa.llm.deployments import Deployment
 from coa.llm.litellm_clients import on_loopback
+from coa.llm.served import WEIGHTS_META
 from coa.reading import Prompt
 
 __all__ = ["DEFAULT_MICRO_BATCH", "LlamaServer"]
@@ -31,6 +38,15 @@ _TIMEOUT = httpx.Timeout(10.0, connect=2.0)
 _PIECE_BATCHES = 2
 """Micro-batches of one request. A prompt that the server cuts into two of its batches goes on in the second behind the
 tokens that others decode there, off the border, and its state differs in the last bits from that of a lone one."""
+_PROBE = (
+    "In the beginning there was a harbour, and nine boats lay in it. The tenth was at sea. What became of it, nobody"
+)
+_N_LIKELIEST = 10
+_LOGPROB_DIGITS = 2
+"""On a CPU they agree to the last bit, whatever the number of threads and of slots and whoever is served beside;
+other devices may add in another order. Another quantisation, or another training, moves some of ten by more."""
+_MARKER = re.compile(r"<__media_[A-Za-z0-9]{32}__>")
+"""Drawn anew by each process of a server; not what somebody chose for it."""
 # A long prefix on a slow machine takes minutes; calls have time limits of their own, which cancel this.
 _COMPUTING = httpx.Timeout(None, connect=2.0)
 
@@ -40,14 +56,27 @@ class LlamaServer:
 
     kind: IndexKind = "owned"
 
-    def __init__(self, deployment: Deployment, *, verify: bool | str = True) -> None:
-        """`verify` as httpx takes it."""
+    def __init__(
+        self,
+        deployment: Deployment,
+        *,
+        verify: bool | str = True,
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
+        """`verify` and `transport` as httpx takes them."""
         info: Mapping[str, object] = deployment.info or {}
         self.deployment = deployment
         self.n_slots = 1
         self.saves = False
-        self.build = str(info.get("runtime") or "")
+        self._runtime = str(info.get("runtime") or "")
+        self.build = self._runtime
         """Name and version of the runtime; known after `open`."""
+        self.weights: str | None = None
+        """A digest of what it says of its weights, and of what they compute; None until `recognise`."""
+        self.restarted = False
+        """Whether it was seen to be another process than the one that was opened."""
+        self.model_path = ""
+        """Of its file, on its own host; empty where it does not say."""
         micro_batch = info.get("n_ubatch")
         self.granularity = micro_batch if isinstance(micro_batch, int) and micro_batch > 0 else DEFAULT_MICRO_BATCH
         root = deployment.root_url or ""
@@ -58,24 +87,47 @@ class LlamaServer:
             timeout=_TIMEOUT,
             verify=False if root.startswith("http:") else verify,  # loading certificates takes a tenth of a second
             trust_env=not on_loopback(root),
+            transport=transport,
         )
         self._before: dict[str, str] = {}
         self._nonce = secrets.token_hex(4)
         self._n_restarts = 0
         self._computed: float | None = None
+        self._opened: str | None = None
+        """The epoch that what is known of it belongs to."""
 
     async def open(self) -> None:
-        """Asks for the number of slots, and whether they can be saved."""
+        """Asks for the number of slots, and whether they can be saved; forgets what was known of a process before."""
+        self.weights, self._opened = None, None
+        self._before.clear()
+        opened = await self.epoch()
         props = await self._call("GET", "/props")
         slots = props.get("total_slots")
         self.n_slots = slots if isinstance(slots, int) and slots > 0 else 1
-        self.build = self.build or f"llama.cpp {props.get('build_info') or 'unknown'}"
+        self.build = self._runtime or f"llama.cpp {props.get('build_info') or 'unknown'}"
+        self.model_path = str(props.get("model_path") or "")
         # A name that cannot be one: a server that saves says so, any other that it does not.
         try:
             response = await self._client.post("/slots/0?action=save", json={"filename": ""})
         except httpx.HTTPError as error:
             raise self._error("/slots", type(error).__name__) from error
         self.saves = response.status_code == httpx.codes.BAD_REQUEST
+        self._opened, self.restarted = opened, False
+
+    async def recognise(self, slot: int) -> None:
+        """See `TellsWeights`. A file's name says little: it may be another one on another host, or tomorrow."""
+        models = (await self._call("GET", "/v1/models")).get("data")
+        entry = models[0] if isinstance(models, list) and models and isinstance(models[0], dict) else {}
+        meta = entry.get("meta")
+        told = [meta.get(key) for key in WEIGHTS_META] if isinstance(meta, dict) else []
+        body: dict[str, object] = {"prompt": _PROBE, "id_slot": slot, "cache_prompt": False}
+        body |= {"n_predict": 1, "temperature": 0, "n_probs": _N_LIKELIEST}
+        likeliest = _likeliest(await self._call("POST", "/completion", body, limits=_COMPUTING))
+        if likeliest is None:
+            self.saves = False
+            return
+        known = json.dumps([self.model_path, told, likeliest])
+        self.weights = blake2b(known.encode(), digest_size=16).hexdigest()
 
     async def prefix_tokens(self, prompt: Prompt) -> list[int]:
         """One round trip, and one more for the first prompt of each system text."""
@@ -114,8 +166,10 @@ class LlamaServer:
         return computed if isinstance(computed, int) else expected
 
     async def save(self, slot: int, file: str) -> int:
-        """See `EngineAdapter`. Where the folder is seen from here, the file has to be as long as the server says: on a
-        disk without room it may lose its end without an error, and restoring such a file aborts the server."""
+        """See `EngineAdapter`; as `restore`. Where the folder is seen from here, the file has to be as long as the
+        server says: on a disk without room it may lose its end without an error, and restoring such a file aborts the
+        server."""
+        await self._same_process()
         saved = await self._call("POST", f"/slots/{slot}?action=save", {"filename": file}, limits=_COMPUTING)
         written, length = saved.get("n_written"), await asyncio.to_thread(self._length, file)
         if length is not None and isinstance(written, int) and length != written:
@@ -123,18 +177,27 @@ class LlamaServer:
         return _count(saved, "n_saved")
 
     async def restore(self, slot: int, file: str) -> int:
-        """See `EngineAdapter`; 0 where the engine does not take the file."""
+        """See `EngineAdapter`; 0 where the engine does not take the file. Raises, too, when it was restarted since
+        `open`: its weights may be others."""
+        await self._same_process()
         path = f"/slots/{slot}?action=restore"
         restored = await self._call("POST", path, {"filename": file}, limits=_COMPUTING, refusable=True)
         return _count(restored, "n_restored")
 
     async def epoch(self) -> str:
-        """By its counter of computed tokens, which only a restart lowers; a server without metrics never changes."""
+        """What is the server's own and the same for whoever asks: a word that each process of it draws, else when it
+        was started. An older one without metrics never changes, and one with them when its counter of computed tokens
+        goes down; what it is called then is known to this process alone."""
+        marker = (await self._call("GET", "/props")).get("media_marker")
+        if isinstance(marker, str) and _MARKER.fullmatch(marker):
+            return blake2b(marker.encode(), digest_size=8).hexdigest()
         try:
-            text = (await self._client.get("/metrics")).text
+            metrics = await self._client.get("/metrics")
         except httpx.HTTPError as error:
             raise self._error("/metrics", type(error).__name__) from error
-        computed = _metric(text, "llamacpp:prompt_tokens_total")
+        if started := metrics.headers.get("Process-Start-Time-Unix"):
+            return str(started)
+        computed = _metric(metrics.text, "llamacpp:prompt_tokens_total")
         if computed is not None:
             if self._computed is not None and computed < self._computed:
                 self._n_restarts += 1
@@ -144,6 +207,12 @@ class LlamaServer:
     async def close(self) -> None:
         """See `EngineAdapter`."""
         await self._client.aclose()
+
+    async def _same_process(self) -> None:
+        opened = self._opened  # while the server is asked, it may be opened anew
+        if opened is not None and await self.epoch() != opened:
+            self.restarted = self.restarted or self._opened == opened
+            raise self._error("/slots", "it was restarted")
 
     def _length(self, file: str) -> int | None:
         folder = (self.deployment.info or {}).get("slot_save_path")
@@ -180,6 +249,20 @@ class LlamaServer:
 def _count(answer: Mapping[str, Any], key: str) -> int:
     found = answer.get(key)
     return found if isinstance(found, int) else 0
+
+
+def _likeliest(answer: Mapping[str, Any]) -> list[tuple[int, float]] | None:
+    """The first token's likeliest ones, with their rounded log-probabilities, by id: equally likely ones have no order.
+    None where the server does not tell."""
+    told = answer.get("completion_probabilities")
+    first = told[0] if isinstance(told, list) and told and isinstance(told[0], dict) else {}
+    top = first.get("top_logprobs")
+    if not isinstance(top, list) or not top:
+        return None
+    try:
+        return sorted((int(each["id"]), round(float(each["logprob"]), _LOGPROB_DIGITS)) for each in top)
+    except (KeyError, TypeError, ValueError):
+        return None
 
 
 def _metric(text: str, name: str) -> float | None:

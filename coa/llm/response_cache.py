@@ -218,19 +218,20 @@ def group_identity(group: ModelGroup, weights: Mapping[str, Weights]) -> str:
 def weights_of(deployment: Deployment, served: Served | None, files: Iterable[LocalModel]) -> Weights | None:
     """What is known of the weights behind a deployment; None where it is nothing. Blocking: it may read a model file.
 
-    A file's digest, or the repository that vLLM or SGLang loaded, is the same everywhere; a path on another host, and
-    the name that Ollama gives a model, are not.
+    The digest of a file that coa itself serves, or the repository that vLLM or SGLang loaded, is the same everywhere; a
+    path on another host, and the name that Ollama gives a model, are not.
     """
     if served is None or served.model is None:
         return None
+    root = deployment.root_url
+    near = root is not None and on_loopback(root)
     file = next((f for f in files if str(f.path) == served.model), None)
-    if file is not None:
+    if file is not None and near:
         return Weights(file.sha256, everywhere=True)
     if served.kind in ("vllm", "sglang") and not served.model.startswith((".", "/", "~")):
         return Weights(served.model, everywhere=True)
-    told: list[object] = [served.model, served.n_params, served.fingerprint]
-    root = deployment.root_url
-    if root is not None and on_loopback(root):
+    told: list[object] = [served.model, served.n_params, served.fingerprint, *served.meta]
+    if near:
         with contextlib.suppress(OSError):  # the server's file may be ours to look at
             found = Path(served.model).stat()
             told += [found.st_size, found.st_mtime_ns]

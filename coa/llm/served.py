@@ -23,11 +23,14 @@ from coa.llm.deployments import Deployment, DeploymentKind
 from coa.llm.engine_tokens import PROBE, Tokenizing, tokenize_body
 from coa.llm.litellm_clients import on_loopback
 
-__all__ = ["OLLAMA_DEFAULT_WINDOW", "Served", "ask_all", "ask_served"]
+__all__ = ["OLLAMA_DEFAULT_WINDOW", "WEIGHTS_META", "Served", "ask_all", "ask_served"]
 
 OLLAMA_DEFAULT_WINDOW = 4096
 """Tokens that Ollama serves where nobody asks for more and the machine has little memory (its docs/context-length)."""
 _WANTED_BY_DEFAULT = 8192
+
+WEIGHTS_META = ("vocab_type", "n_vocab", "n_embd", "n_params", "size", "ftype")
+"""Of `meta` in llama.cpp's /v1/models, what belongs to the weights and not to how they are served."""
 
 _CONNECT_TIMEOUT_S = 2.0
 _READ_TIMEOUT_S = 5.0
@@ -56,6 +59,8 @@ class Served:
     """What the server calls the file or repository that it serves."""
     fingerprint: tuple[int, ...] | None = None
     """Token ids of a probe text: two servers with the same ones tokenize alike. None without a `/tokenize`."""
+    meta: tuple[object, ...] = ()
+    """What llama.cpp says of its weights: sizes and types, which another quantisation does not share."""
     problem: str | None = None
     """Why a call would fail, or what could not be found out; one clause."""
     send: Mapping[str, object] = field(default_factory=dict)
@@ -175,6 +180,7 @@ class _Engine:
             served,
             window=_count(generation.get("n_ctx")) if isinstance(generation, dict) else served.window,
             n_params=_count(meta.get("n_params")) if isinstance(meta, dict) else None,
+            meta=tuple(meta.get(key) for key in WEIGHTS_META) if isinstance(meta, dict) else (),
             model=str((props or {}).get("model_path") or "") or None,
         )
 

@@ -210,6 +210,11 @@ def test_weights_are_told_by_the_file_the_repository_or_what_the_server_says(tmp
     assert before is not None
     assert before != after, "a server on this machine that was given another file"
     assert before.everywhere is False
+    elsewhere = replace(ONE, base_url="http://gpu1:1000/v1")
+    told = weights_of(elsewhere, replace(llama, meta=(2, 32000, "Q8_0")), [LocalModel("m", file, None)])
+    assert told is not None
+    assert told.everywhere is False, "a path on another host is not ours"
+    assert told != weights_of(elsewhere, replace(llama, meta=(2, 32000, "Q4_0")), [])
     repository = Served("vllm", answers=True, model="Qwen/Qwen2.5-7B-Instruct")
     assert weights_of(ONE, repository, []) == Weights("Qwen/Qwen2.5-7B-Instruct", everywhere=True)
     folder = weights_of(ONE, replace(repository, model="/models/qwen"), [])

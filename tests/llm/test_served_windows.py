@@ -73,7 +73,8 @@ def _at(engine: Engine, model: str = "openai/reader", kind: Any = "hosted", **mo
 
 async def test_llama_cpp_serves_the_window_of_one_slot(serve: Serve) -> None:
     engine = serve(LLAMA)
-    expected = Served("llama_server", True, 6144, 7_000_000_000, "models/reader.gguf", (3, 1, 4))
+    meta = (2, 32000, None, 7_000_000_000, None, None)
+    expected = Served("llama_server", True, 6144, 7_000_000_000, "models/reader.gguf", (3, 1, 4), meta)
     assert await ask_served(_at(engine, kind="llama_server")) == expected
     assert await ask_served(_at(engine)) == expected, "found out by asking"
     assert engine.keys == {"Bearer key-1"}
