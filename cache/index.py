@@ -37,6 +37,9 @@ class Replica:
     """How long a call has one of its slots, learned; 0: unknown."""
     work_tokens: float = 0.0
     """Prompt tokens that it computed lately, in whatever measure all replicas share."""
+    server: str = ""
+    """What serves it, where that may have other names too: replicas of one server and epoch have the same slots, the
+    same calls and the same contents. Empty: nothing but this replica."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -329,7 +329,7 @@ return 1
 
 
 def _keys(replica: Replica, *kinds: str) -> list[str]:
-    return [f"{_PREFIX}{kind}:{replica.id}:{replica.epoch}" for kind in kinds]
+    return [f"{_PREFIX}{kind}:{replica.server or replica.id}:{replica.epoch}" for kind in kinds]
 
 
 def _member(replica: Replica) -> str:

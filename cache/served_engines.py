@@ -142,6 +142,7 @@ class ServedEngine:
                     kind=self.adapter.kind,
                     slots=max(1, self.adapter.n_slots),
                     capacity_tokens=getattr(self.adapter, "capacity_tokens", 0),
+                    server=getattr(self.adapter, "server", ""),
                 )
                 root = await self._identified()
             except (CacheError, OSError) as error:

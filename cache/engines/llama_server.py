@@ -45,6 +45,8 @@ _N_LIKELIEST = 10
 _LOGPROB_DIGITS = 2
 """On a CPU they agree to the last bit, whatever the number of threads and of slots and whoever is served beside;
 other devices may add in another order. Another quantisation, or another training, moves some of ten by more."""
+_NONCE = secrets.token_hex(4)
+"""Of this process: in the epoch of a server that says nothing by which others could know it."""
 _MARKER = re.compile(r"<__media_[A-Za-z0-9]{32}__>")
 """Drawn anew by each process of a server; not what somebody chose for it."""
 # A long prefix on a slow machine takes minutes; calls have time limits of their own, which cancel this.
@@ -75,6 +77,8 @@ class LlamaServer:
         """A digest of what it says of its weights, and of what they compute; None until `recognise`."""
         self.restarted = False
         """Whether it was seen to be another process than the one that was opened."""
+        self.server = ""
+        """See `Replica.server`; known after `epoch`."""
         self.model_path = ""
         """Of its file, on its own host; empty where it does not say."""
         micro_batch = info.get("n_ubatch")
@@ -90,7 +94,7 @@ class LlamaServer:
             transport=transport,
         )
         self._before: dict[str, str] = {}
-        self._nonce = secrets.token_hex(4)
+        self._root = root
         self._n_restarts = 0
         self._computed: float | None = None
         self._opened: str | None = None
@@ -190,7 +194,9 @@ class LlamaServer:
         goes down; what it is called then is known to this process alone."""
         marker = (await self._call("GET", "/props")).get("media_marker")
         if isinstance(marker, str) and _MARKER.fullmatch(marker):
+            self.server = "llama.cpp"
             return blake2b(marker.encode(), digest_size=8).hexdigest()
+        self.server = self._root  # a time alone may be that of another one, too
         try:
             metrics = await self._client.get("/metrics")
         except httpx.HTTPError as error:
@@ -202,7 +208,7 @@ class LlamaServer:
             if self._computed is not None and computed < self._computed:
                 self._n_restarts += 1
             self._computed = computed
-        return f"{self._nonce}.{self._n_restarts}"
+        return f"{_NONCE}.{self._n_restarts}"
 
     async def close(self) -> None:
         """See `EngineAdapter`."""
