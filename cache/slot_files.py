@@ -119,7 +119,8 @@ class SlotFiles:
                 try:
                     manifest = self._usable(key, stem)
                 except FileNotFoundError:
-                    self._stems[key.name].discard(stem)  # another process made room
+                    # Another process made room; another look-up may have noticed already.
+                    self._stems.get(key.name, set()).discard(stem)
                     continue
                 except Unusable as cause:
                     self._take_out(key, stem, str(cause))

@@ -132,6 +132,25 @@ async def test_a_state_that_another_process_evicted_is_no_news(
     assert stats.totals().top("discarded") == []
 
 
+async def test_two_look_ups_that_meet_an_eviction_are_both_a_miss(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = opened(folder)
+    manifest = await saved(store, key())
+    read = StateFolder.read
+
+    def evicted(states: StateFolder, stem: str) -> Manifest:
+        monkeypatch.setattr(StateFolder, "read", read)
+        StateFolder(folder).remove(stem)
+        assert store._find(key(2)) is None  # in another thread: it has the folder listed anew
+        return read(states, stem)
+
+    monkeypatch.setattr(StateFolder, "read", evicted)
+    assert await store.find(key()) is None
+    assert not (folder / manifest.file).exists()
+    assert await saved(store, key())
+
+
 @pytest.mark.parametrize(
     "change",
     [
