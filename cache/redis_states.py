@@ -43,6 +43,9 @@ _TABLES = [f"{_PREFIX}{name}" for name in ("used", "held", "sums", "pins")]
 _LOOK_S = 0.05
 _PART_S = 3.0
 _TRANSFER_S = 10.0
+_AGAIN_S = 60.0
+"""How long a state is left alone that could not be fetched, and all of them after two in a row: each try costs a call
+its time, however soon Redis answers what is small."""
 _PENDING_S = 120
 _LIFETIME_S = 7 * 86_400
 _UNKNOWN = StateOrigin()
@@ -105,7 +108,8 @@ class RedisStates:
     """See `StateStore`: states of `files`, and those that other hosts sent. For one event loop.
 
     A look-up takes 50 ms more at most; fetching a state takes as long as it takes to transfer, and is given up after
-    ten seconds. A server that does not answer is left alone, but for a probe every second.
+    ten seconds: then it is computed, and not fetched for a minute. A server that does not answer is left alone, but for
+    a probe every second.
     """
 
     def __init__(
@@ -118,6 +122,7 @@ class RedisStates:
         part_bytes: int = MAX_PART_BYTES,
         lifetime_s: int = _LIFETIME_S,
         look_s: float = _LOOK_S,
+        transfer_s: float = _TRANSFER_S,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """Larger states than `max_state_bytes` stay where they were made. A state that was not used for `lifetime_s`
@@ -129,8 +134,12 @@ class RedisStates:
         self._part_bytes = min(part_bytes, MAX_PART_BYTES)
         self._lifetime_s = lifetime_s
         self._look_s = look_s
+        self._transfer_s = transfer_s
         self._clock = clock
         self._breaker = Breaker()
+        self._fetches = Breaker(failures=2, retry_s=_AGAIN_S, clock=clock)
+        self._again_at: dict[StateKey, float] = {}
+        """When a state may be fetched again that could not be."""
         self._fetching = asyncio.Lock()
         self._sending = asyncio.Lock()
         self._background: set[asyncio.Future[Any]] = set()
@@ -151,11 +160,17 @@ class RedisStates:
         if found is not None:
             self._spawn(self._guarded(self._told(key)))
             return found
-        told = await self._guarded(self._told(key))
+        if self._failed_lately(key) or (self._fetches.open and not self._fetches.probe_due()):
+            return None
+        probes, told = self._fetches.open, await self._guarded(self._told(key))
         if told is None:
             return None
-        async with self._fetching:  # who waited finds what the other fetched
-            return await self.files.find(key) or await self._guarded(self._fetch(key, told))
+        async with self._fetching:  # who waited finds what the other fetched, or that it could not
+            if (there := await self.files.find(key)) is not None:
+                return there
+            if self._failed_lately(key) or (self._fetches.open and not probes):
+                return None
+            return await self._fetched(key, told)
 
     async def begin(self, key: StateKey) -> str:
         """See `StateStore`."""
@@ -226,14 +241,31 @@ class RedisStates:
         value = _Told.model_validate_json(told)
         return value if (value.identity, value.hash) == (key.identity.hex(), key.hash.hex()) else None
 
+    def _failed_lately(self, key: StateKey) -> bool:
+        return self._clock() < self._again_at.get(key, 0.0)
+
+    async def _fetched(self, key: StateKey, told: _Told) -> Manifest | None:
+        """As `_fetch`; None, for a while, where it does not come through."""
+        try:
+            manifest = await self._fetch(key, told)
+        except (_SilentError, OSError) as error:
+            now = self._clock()
+            self._again_at = {k: at for k, at in self._again_at.items() if at > now} | {key: now + _AGAIN_S}
+            if self._fetches.failed():
+                cause = "it takes too long" if isinstance(error, TimeoutError) else error
+                _log.warning("a state could not be fetched from Redis (%s): it is computed here.", cause)
+            return None
+        self._fetches.succeeded()
+        return manifest
+
     async def _fetch(self, key: StateKey, told: _Told) -> Manifest | None:
-        """The state in the folder. Raises: Unusable."""
+        """The state in the folder; None where it is not whole. Raises: _SilentError, OSError."""
         file = await self.files.begin(key)
         path = self.folder / file
         digest = blake2b(digest_size=16)
         try:
             with await asyncio.to_thread(path.open, "xb") as target:
-                async with asyncio.timeout(_TRANSFER_S):  # a TimeoutError is an OSError
+                async with asyncio.timeout(self._transfer_s):  # a TimeoutError is an OSError
                     for part in range(told.parts):
                         data = await self._run(PART, [_PREFIX, key.name, told.nonce, str(part)], timeout_s=_PART_S)
                         if not data:

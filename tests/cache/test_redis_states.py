@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from coa.cache.connection import connect
 from coa.cache.redis_states import MAX_PART_BYTES, RedisScripts, RedisStates, SharedStates
 from coa.cache.slot_files import SlotFiles
 from coa.cache.state_folder import StateFolder
+from coa.cache.state_scripts import PART
 from coa.cache.states import Manifest, StateKey, StateOrigin
 from coa.testing.redis_process import RedisProcess, redis_servers
 
@@ -53,13 +55,27 @@ class Hosts:
         folder = StateFolder(self.folder / name, clock=self.clock, min_free_bytes=0)
         files = SlotFiles(folder, 10_000_000, clock=self.clock)
         told = {"part_bytes": 20_000, "look_s": 2.0, **told}
-        store = RedisStates(files, RedisScripts(self.url), max_bytes, clock=self.clock, **told)
+        redis = told.pop("redis", None) or RedisScripts(self.url)
+        store = RedisStates(files, redis, max_bytes, clock=self.clock, **told)
         self._made.append(store)
         return store
 
     async def close(self) -> None:
         for store in self._made:
             await store.close(wait_s=0.2)
+
+
+class SlowParts(RedisScripts):
+    """Answers what is small at once, and is slow to hand out what is large."""
+
+    delay_s = 5.0
+    n_parts = 0
+
+    async def run(self, script: str, keys: Sequence[str], args: Sequence[str | bytes]) -> Any:
+        if script == PART:
+            self.n_parts += 1
+            await asyncio.sleep(self.delay_s)
+        return await super().run(script, keys, args)
 
 
 @pytest.fixture(scope="module")
@@ -228,3 +244,50 @@ async def test_a_deaf_redis_is_waited_for_no_longer_than_a_look_takes(hosts: Hos
         assert time.perf_counter() - started < 2, "three looks of 50 ms, not a hundred"
     finally:
         redis.go_on()
+
+
+async def test_a_state_that_is_too_slow_to_fetch_is_tried_again_after_a_minute(
+    hosts: Hosts, caplog: pytest.LogCaptureFixture
+) -> None:
+    one, slow = hosts("one"), SlowParts(hosts.url)
+    two = hosts("two", redis=slow, transfer_s=0.05)
+    await saved(one, key())
+    with caplog.at_level(logging.WARNING):
+        for _ in range(5):
+            assert await two.find(key()) is None
+        assert await asyncio.gather(*(two.find(key()) for _ in range(5))) == [None] * 5
+    assert slow.n_parts == 1
+    assert [r.getMessage() for r in caplog.records] == [
+        "a state could not be fetched from Redis (it takes too long): it is computed here."
+    ]
+    assert sorted(two.folder.glob("*.kv")) == []
+    slow.delay_s = 0.0
+    assert await two.find(key()) is None
+    hosts.clock.ahead = 61.0
+    assert await two.find(key()) is not None
+
+
+async def test_looks_at_once_for_a_state_that_does_not_come_wait_for_one_transfer(hosts: Hosts) -> None:
+    one, slow = hosts("one"), SlowParts(hosts.url)
+    two = hosts("two", redis=slow, transfer_s=0.05)
+    await saved(one, key())
+    assert await asyncio.gather(*(two.find(key()) for _ in range(5))) == [None] * 5
+    assert slow.n_parts == 1
+
+
+async def test_after_two_transfers_in_vain_nothing_is_fetched_but_a_probe_a_minute(hosts: Hosts) -> None:
+    one, slow = hosts("one"), SlowParts(hosts.url)
+    two = hosts("two", redis=slow, transfer_s=0.05)
+    for n in range(6):
+        await saved(one, key(n))
+    for n in range(4):
+        assert await two.find(key(n)) is None
+    assert slow.n_parts == 2
+    hosts.clock.ahead = 61.0
+    assert await two.find(key(4)) is None
+    assert await two.find(key(5)) is None
+    assert slow.n_parts == 3
+    slow.delay_s = 0.0
+    hosts.clock.ahead = 122.0
+    for n in range(6):
+        assert await two.find(key(n)) is not None
