@@ -97,6 +97,7 @@ class LlamaServer:
         self._root = root
         self._n_restarts = 0
         self._computed: float | None = None
+        self._file: list[object] | None = None
         self._opened: str | None = None
         """The epoch that what is known of it belongs to."""
 
@@ -120,17 +121,14 @@ class LlamaServer:
 
     async def recognise(self, slot: int) -> None:
         """See `TellsWeights`. A file's name says little: it may be another one on another host, or tomorrow."""
-        models = (await self._call("GET", "/v1/models")).get("data")
-        entry = models[0] if isinstance(models, list) and models and isinstance(models[0], dict) else {}
-        meta = entry.get("meta")
-        told = [meta.get(key) for key in WEIGHTS_META] if isinstance(meta, dict) else []
+        meta = await self._meta()
         body: dict[str, object] = {"prompt": _PROBE, "id_slot": slot, "cache_prompt": False}
         body |= {"n_predict": 1, "temperature": 0, "n_probs": _N_LIKELIEST}
         likeliest = _likeliest(await self._call("POST", "/completion", body, limits=_COMPUTING))
         if likeliest is None:
             self.saves = False
             return
-        known = json.dumps([self.model_path, told, likeliest])
+        known = json.dumps([self.model_path, meta, likeliest])
         self.weights = blake2b(known.encode(), digest_size=16).hexdigest()
 
     async def prefix_tokens(self, prompt: Prompt) -> list[int]:
@@ -190,9 +188,10 @@ class LlamaServer:
 
     async def epoch(self) -> str:
         """What is the server's own and the same for whoever asks: a word that each process of it draws, else when it
-        was started. An older one without metrics never changes, and one with them when its counter of computed tokens
-        goes down; what it is called then is known to this process alone."""
-        marker = (await self._call("GET", "/props")).get("media_marker")
+        was started. One that tells neither, an older one without metrics, is known to this process alone, and
+        changes when its file does, or when its counter of computed tokens goes down."""
+        props = await self._call("GET", "/props")
+        marker = props.get("media_marker")
         if isinstance(marker, str) and _MARKER.fullmatch(marker):
             self.server = "llama.cpp"
             return blake2b(marker.encode(), digest_size=8).hexdigest()
@@ -204,15 +203,23 @@ class LlamaServer:
         if started := metrics.headers.get("Process-Start-Time-Unix"):
             return str(started)
         computed = _metric(metrics.text, "llamacpp:prompt_tokens_total")
-        if computed is not None:
-            if self._computed is not None and computed < self._computed:
-                self._n_restarts += 1
-            self._computed = computed
+        before, self._file = self._file, [props.get("model_path"), *await self._meta()]
+        lower = computed is not None and self._computed is not None and computed < self._computed
+        if lower or before not in (None, self._file):
+            self._n_restarts += 1
+        self._computed = self._computed if computed is None else computed
         return f"{_NONCE}.{self._n_restarts}"
 
     async def close(self) -> None:
         """See `EngineAdapter`."""
         await self._client.aclose()
+
+    async def _meta(self) -> list[object]:
+        """What it says of its weights; empty where it does not."""
+        models = (await self._call("GET", "/v1/models")).get("data")
+        entry = models[0] if isinstance(models, list) and models and isinstance(models[0], dict) else {}
+        meta = entry.get("meta")
+        return [meta.get(key) for key in WEIGHTS_META] if isinstance(meta, dict) else []
 
     async def _same_process(self) -> None:
         opened = self._opened  # while the server is asked, it may be opened anew

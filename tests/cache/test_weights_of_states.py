@@ -64,7 +64,8 @@ class Llama:
         if self.loading:
             return httpx.Response(503, json={"error": {"message": "Loading model"}})
         if route == "GET /props":
-            told = {"media_marker": f"<__media_{self.marker}__>", "model_path": self.path, "total_slots": 2}
+            marker = f"<__media_{self.marker}__>" if self.marker else "<__media__>"
+            told = {"media_marker": marker, "model_path": self.path, "total_slots": 2}
             return httpx.Response(200, json=told)
         if route == "GET /v1/models":
             return httpx.Response(200, json={"data": [{"id": "m", "meta": self.meta}]})
@@ -180,6 +181,18 @@ async def prefix_of(engine: ServedEngine) -> StateKey:
     assert await engine.ready()
     assert engine.identity is not None
     return StateKey(engine.identity, bytes(16), 64)
+
+
+async def test_of_a_server_that_tells_no_process_another_file_is_noticed() -> None:
+    for change in ({"meta": {**META, "ftype": "Q4_1"}}, {"path": "/models/other.gguf"}):
+        llama = Llama(marker="")
+        engine = engine_of(llama)
+        prefix = await prefix_of(engine)
+        assert await engine.restore(0, prefix, "file") == 64
+        vars(llama).update(change)
+        with pytest.raises(CacheError, match="restarted"):
+            await engine.restore(0, prefix, "file")
+        assert (await prefix_of(engine)).identity != prefix.identity
 
 
 def test_states_of_an_engine_in_this_process_are_known_by_its_files_digest_alone(tmp_path: Path) -> None:
