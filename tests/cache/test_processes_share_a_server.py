@@ -143,4 +143,7 @@ async def test_two_names_of_one_server_take_turns_in_its_slot(tmp_path: Path) ->
         assert await asyncio.wait_for(waiting, 5) == "managers/0"
         await manager.done(None)
         assert cache.has_room("workers")
+        replicas = [engine.replica for engine in cache.engines.values()]
+        assert {replica.server for replica in replicas} == {"llama.cpp"}, "it tells which process it is"
+        assert len({replica.epoch for replica in replicas}) == 1
         await cache.close()
