@@ -97,7 +97,7 @@ class Booking:
             with self.cache.lines[engines[0].group].joined() as place:
                 while True:
                     await place.turn()
-                    chosen = await self._reserved(engines)
+                    chosen = await self._reserved(self.cache.worth_waiting_for(engines))
                     if chosen is None or not chosen.slotted:
                         return None if chosen is None else chosen.id
                     if not chosen.seats.locked():
@@ -361,7 +361,7 @@ class Booking:
         return patience_s(seen, self._prefix, n_out=n_out, n_active=n_active, queue_s=queue_s)
 
     async def _take_seat(self, engine: ServedEngine) -> None:
-        await engine.seats.acquire()
+        await self.cache.take_seat(engine)
         self._engine, self._seated = engine, True
 
     async def _leave_seat(self) -> None:
@@ -376,8 +376,7 @@ class Booking:
                 holds = None if self._prefix is None else self._prefix.last
                 await asyncio.shield(self.cache.index.unseat(self.id, engine.replica, slot, holds))
         finally:
-            engine.seats.release()
-            self.cache.lines[engine.group].tell()
+            self.cache.give_seat_back(engine)
 
     async def _let_go(self) -> None:
         choice, replica, self._choice = self._choice, self._replica, None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import time
 from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from functools import partial
@@ -22,6 +23,7 @@ from coa.cache.states import SingleFlight, StateKey, StateStore
 from coa.cache.waiting import Line
 from coa.errors import CacheError, ConfigError
 from coa.llm.chat import Decoding
+from coa.llm.litellm_requests import deadline_for
 from coa.llm.prefixes import Measured
 from coa.reading import Prompt
 
@@ -33,6 +35,12 @@ _RENEW_S = 20.0
 _PINNED = 4
 """Chunks that a run reads next, and is therefore told to keep."""
 _PINNED_S = 300.0
+_STUCK_S = 60.0
+_STUCK_HOLDS = 3.0
+"""An engine all of whose seats are taken is not waited for once none was given back for this long, and for so many
+times as long as calls have them, where another engine has one free."""
+_SILENT_S = 300.0
+"""How long no work ahead goes to an engine that did not finish the last one in time."""
 
 
 class Learning(Protocol):
@@ -77,14 +85,17 @@ class KvCache:
         learned: Learning,
         stats: KvStats,
         most_ahead: int = 2,
+        timeout_s: float | None = None,
     ) -> None:
-        """`stores` by deployment id, for engines whose folder this process sees; `most_ahead` as in `PrefillAhead`."""
+        """`stores` by deployment id, for engines whose folder this process sees; `most_ahead` as in `PrefillAhead`;
+        `timeout_s` as in `deadline_for`, for what is computed without a call."""
         self.engines = {engine.id: engine for engine in engines}
         self.index = index
         self.stores = stores
         self.flight = flight
         self.learned = learned
         self.stats = stats
+        self._timeout_s = timeout_s
         self._groups = {engine.group for engine in engines}
         self._feeds: list[KvFeed] = []
         for engine in engines:
@@ -95,6 +106,9 @@ class KvCache:
         self.coming: dict[StateKey, str] = {}
         """States that are nowhere yet, and the booking that computes each."""
         self._active: dict[str, Booking] = {}
+        self._seats_changed: dict[str, float] = {}
+        """When a seat was last taken or given back, by engine."""
+        self._silent_until: dict[str, float] = {}
         self._background: set[asyncio.Task[None]] = set()
         self._renewing: asyncio.Task[None] | None = None
 
@@ -120,15 +134,16 @@ class KvCache:
         calls = [booking for booking in self._active.values() if booking.group == group]
         if calls and not any(call.writes for call in calls):
             return False
-        engines = [engine for engine in self.engines.values() if engine.group == group]
+        engines = self._for_work_ahead(group)
         alone = len(engines) == 1
         held = {call.engine.id for call in calls if call.engine is not None and not (alone and call.writes)}
         return any(not engine.seats.locked() and engine.id not in held for engine in engines)
 
     async def prefill(self, group: str, prompt: Prompt, *, ahead: bool = True) -> int | None:
         """Has the prefix of `prompt` computed where it will be read; the tokens that had to be, None where nothing
-        could be done. `ahead` books them on the next call that uses them."""
-        engines = [e for e in self.engines.values() if e.group == group and await e.ready()]
+        could be done. `ahead` books them on the next call that uses them. Has the time limit of a call, which begins
+        when it has its seat."""
+        engines = [e for e in self._for_work_ahead(group) if await e.ready()]
         for engine in engines:
             prefix = await engine.prefix_of(prompt)
             store = self.stores.get(engine.id)
@@ -136,15 +151,27 @@ class KvCache:
                 return None
             if store is not None and engine.adapter.saves and await store.find(prefix.state) is not None:
                 return 0
-        booking = Booking(self, group, prompt, Decoding(max_tokens=1), ahead=ahead)
+        if not engines:
+            return None
+        decoding = Decoding(max_tokens=1)
+        booking = Booking(self, group, prompt, decoding, ahead=ahead)
+        limit = deadline_for(prompt, decoding, timeout_s=self._timeout_s, idle_timeout_s=math.inf, stream=False)
+        chosen = engines[0].id
         try:
-            if not engines:
-                return None
-            chosen = await booking.choose([e.id for e in engines]) or engines[0].id
+            chosen = await booking.choose([e.id for e in engines]) or chosen
             await booking.seat(chosen)
-            return await booking.compute(chosen)
+            async with asyncio.timeout(limit.total_s):
+                return await booking.compute(chosen)
+        except TimeoutError:  # a host that is gone without a word; calls would wait for its seat
+            self._silent_until[chosen] = time.monotonic() + _SILENT_S
+            _log.warning("%s did not compute a prefix within %g s.", chosen, limit.total_s)
+            return None
         finally:
             await booking.done(None)
+
+    def _for_work_ahead(self, group: str) -> list[ServedEngine]:
+        now = time.monotonic()
+        return [e for e in self.engines.values() if e.group == group and self._silent_until.get(e.id, 0.0) <= now]
 
     def saves(self, engine: ServedEngine) -> bool:
         """Whether its states are saved, and restored from where this process sees them."""
@@ -170,6 +197,28 @@ class KvCache:
     def ended(self, booking: Booking) -> None:
         """See `began`."""
         self._active.pop(booking.id, None)
+
+    async def take_seat(self, engine: ServedEngine) -> None:
+        """Waits for one; whoever came first has it first."""
+        await engine.seats.acquire()
+        self._seats_changed[engine.id] = time.monotonic()
+
+    def give_seat_back(self, engine: ServedEngine) -> None:
+        """Those who wait are told."""
+        engine.seats.release()
+        self._seats_changed[engine.id] = time.monotonic()
+        self.lines[engine.group].tell()
+
+    def worth_waiting_for(self, engines: Sequence[ServedEngine]) -> Sequence[ServedEngine]:
+        """Without those that seem to be stuck, as long as one has room. The index cannot tell: to it an engine whose
+        work should have been over long ago is one that has nothing to do."""
+        if all(engine.seats.locked() for engine in engines):
+            return engines
+        return [engine for engine in engines if not self._stuck(engine)]
+
+    def _stuck(self, engine: ServedEngine) -> bool:
+        limit_s = max(_STUCK_S, _STUCK_HOLDS * self.learned.view(engine.replica).hold_s)
+        return engine.seats.locked() and time.monotonic() - self._seats_changed.get(engine.id, math.inf) > limit_s
 
     def active_at(self, engine: ServedEngine) -> int:
         """Calls of this process that have one of its slots."""

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from coa.cache import kv_cache, waiting
 from coa.cache.blocks import root_hash
 from coa.cache.index import IndexKind
 from coa.cache.kv_cache import KvCache
@@ -43,6 +44,8 @@ class Engine:
     broken: set[str] = field(default_factory=set)
     """Names of methods that raise."""
     started: str = "first"
+    hangs: bool = False
+    """Takes a prefix and says nothing more."""
 
     async def open(self) -> None:
         self._may("open")
@@ -53,7 +56,7 @@ class Engine:
 
     async def prefill(self, tokens: Sequence[int], *, slot: int | None = None) -> int:
         self._may("prefill")
-        await asyncio.sleep(0)
+        await (asyncio.Event().wait() if self.hangs else asyncio.sleep(0))
         self.slots[slot or 0] = list(tokens)
         self.computed += len(tokens)
         return len(tokens)
@@ -110,7 +113,7 @@ class World:
         return measured, prepared.prefilled_tokens
 
 
-def world(tmp_path: Path, *names: str, **engine: Any) -> World:
+def world(tmp_path: Path, *names: str, timeout_s: float | None = None, **engine: Any) -> World:
     names = names or ("a",)
     engines = {name: Engine(tmp_path, **engine) for name in names}
     served = [
@@ -125,6 +128,7 @@ def world(tmp_path: Path, *names: str, **engine: Any) -> World:
         flight=OneAtATime(),
         learned=NothingLearned(),
         stats=stats,
+        timeout_s=timeout_s,
     )
     return World(engines, states, index, stats, cache)
 
@@ -467,3 +471,64 @@ async def test_a_call_that_is_cancelled_while_it_chooses_leaves_nothing_behind(t
     assert not any(w.index.booked.values())
     assert await asyncio.wait_for(w.call(deployment="a"), 1)
     assert await asyncio.wait_for(w.call(deployment="b"), 1)
+
+
+@pytest.mark.parametrize("saves", [True, False])
+async def test_work_ahead_at_a_host_that_is_gone_gives_its_seat_back_and_goes_elsewhere(
+    tmp_path: Path, saves: bool
+) -> None:
+    w = world(tmp_path, "a", "b", saves=saves, timeout_s=0.05)
+    w.engines["a"].hangs = True
+    assert await asyncio.wait_for(w.cache.prefill("m", PROMPT), 2) is None
+    assert not w.index.seats
+    assert not any(w.index.booked.values())
+    assert not w.cache._active
+    assert await asyncio.wait_for(w.cache.prefill("m", PROMPT), 2) == w.engines["b"].computed > 0
+    w.engines["b"].hangs = True
+    other = Prompt(prefix="another chunk " * 20, tail="Write notes.")
+    assert await asyncio.wait_for(w.cache.prefill("m", other), 2) is None
+    assert not w.cache.has_rest("m"), "there is nobody to do it"
+
+
+async def test_a_time_limit_of_work_ahead_is_that_of_a_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[float | None] = []
+    timeout = asyncio.timeout
+
+    def noted(seconds: float | None) -> asyncio.Timeout:
+        asked.append(seconds)
+        return timeout(seconds)
+
+    monkeypatch.setattr(asyncio, "timeout", noted)
+    await world(tmp_path).cache.prefill("m", PROMPT)
+    assert len(asked) == 1
+    assert asked[0] is not None
+    assert 60.0 < asked[0] < 120.0  # a minute, and the prompt at 20 tokens a second
+
+
+@pytest.mark.parametrize("hold_s", [0.0, 1000.0])
+async def test_a_call_waits_for_the_replica_with_its_prefix_unless_that_seems_to_be_stuck(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hold_s: float
+) -> None:
+    monkeypatch.setattr(waiting, "_LOOK_AGAIN_S", 0.01)
+    monkeypatch.setattr(kv_cache, "_STUCK_S", 0.3)
+    w = world(tmp_path, "a", "b", saves=False)
+    await w.call(deployment="b")
+    engine = w.cache.engines["b"]
+    engine.replica = replace(engine.replica, hold_s=hold_s)
+    first, second = (w.cache.reserve("m", PROMPT, DECODING) for _ in range(2))
+    assert first is not None
+    assert second is not None
+    assert await first.choose(["a", "b"]) == "b"
+    choosing = asyncio.create_task(second.choose(["a", "b"]))
+    await asyncio.sleep(0.1)
+    assert not choosing.done(), "the other one gives its seat back soon"
+    if hold_s:
+        await asyncio.sleep(0.4)
+        assert not choosing.done(), "calls take that long here"
+        await first.done(None)
+        assert await asyncio.wait_for(choosing, 2) == "b"
+    else:
+        assert await asyncio.wait_for(choosing, 2) == "a"
+        await first.done(None)
+    await second.done(None)
+    assert not any(w.index.booked.values())
