@@ -51,7 +51,7 @@ def prefix_cache_for(settings: Settings) -> MakePrefixCache | None:
 def _made(settings: Settings, models: Sequence[OpenModel]) -> KvCache | None:
     """None where no deployment is an engine. Raises: CacheError for a bad address of Redis."""
     stats = KvStats(kv_stats_file(settings.home))
-    verify = call_settings(settings).verify
+    calls = call_settings(settings)
     engines: dict[str, ServedEngine] = {}
     stores: dict[str, StateStore] = {}
     folders: dict[Path, StateStore] = {}
@@ -71,7 +71,7 @@ def _made(settings: Settings, models: Sequence[OpenModel]) -> KvCache | None:
             if folder not in folders:
                 folders[folder] = _store(folder, settings, stats, redis_url)
             stores[deployment.id] = folders[folder]
-        adapter = make(deployment, verify)
+        adapter = make(deployment, calls.verify)
         engines[deployment.id] = ServedEngine(
             deployment,
             group.name,
@@ -88,6 +88,7 @@ def _made(settings: Settings, models: Sequence[OpenModel]) -> KvCache | None:
         flight=alone if redis_url is None else RedisFlight(RedisScripts(redis_url), beside=alone),
         learned=Speeds(),
         stats=stats,
+        timeout_s=calls.timeout_s,
     )
 
 
