@@ -206,9 +206,9 @@ class Booking:
 
     async def renew(self) -> None:
         """Keeps its leases."""
-        if self._engine is not None and self._slot is not None:
+        if self._engine is not None:
             with self._forgiven("renewing a lease"):
-                await self.cache.index.seat(self.id, self._engine.replica)
+                await self.cache.index.renew(self.id, self._replica or self._engine.replica, self._slot)
 
     async def done(self, measured: Measured | None) -> None:
         """See `Reservation.done`."""

@@ -16,7 +16,21 @@ from __future__ import annotations
 from coa.cache.index_functions import BOOK_FUNCTION, SLOTS, VIEWS
 from coa.cache.router import BOUND, LATE_SHARE, MAX_CROWD, TIE_SHARE
 
-__all__ = ["BOOK", "DROPPED", "DUMP", "HELD", "LOAD", "PIN", "RELEASE", "RESERVE", "SEAT", "STATS", "UNPIN", "UNSEAT"]
+__all__ = [
+    "BOOK",
+    "DROPPED",
+    "DUMP",
+    "HELD",
+    "LOAD",
+    "PIN",
+    "RELEASE",
+    "RENEW",
+    "RESERVE",
+    "SEAT",
+    "STATS",
+    "UNPIN",
+    "UNSEAT",
+]
 
 RESERVE = (
     SLOTS
@@ -110,6 +124,23 @@ return 1
 RELEASE = """
 if redis.call('HDEL', KEYS[1], ARGV[1]) == 1 then
   redis.call('HSET', KEYS[1], '.', string.format('%.6f', tonumber(ARGV[2])))
+end
+return 1
+"""
+
+# What was given back meanwhile stays so; a slot that an emptied Redis has lost is leased anew.
+RENEW = """
+local request, booked_until, now, leased_until, number, ttl = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
+local booking = redis.call('HGET', KEYS[1], request)
+if booking then
+  redis.call('HSET', KEYS[1], request, (string.gsub(booking, '^%S+', booked_until, 1)))
+  redis.call('EXPIRE', KEYS[1], ttl)
+end
+if number == '-' then return 1 end
+local deadline, used, held, owner = string.match(redis.call('HGET', KEYS[2], number) or '', '^(%S+) (%S+) (%S+) (.*)$')
+if not deadline or owner == request then
+  redis.call('HSET', KEYS[2], number, string.format('%s %s %s %s', leased_until, used or now, held or '-', request))
+  redis.call('EXPIRE', KEYS[2], ttl)
 end
 return 1
 """

@@ -105,6 +105,13 @@ class RedisIndex:
         """See `PrefixIndex.release`."""
         await self._both(scripts.RELEASE, _keys(replica, "fw"), [request, _number(self._clock())])
 
+    async def renew(self, request: str, replica: Replica, slot: int | None = None) -> None:
+        """See `PrefixIndex.renew`."""
+        now = self._clock()
+        args = [request, _number(now + self._booking_lease_s), _number(now), _number(now + self._slot_lease_s)]
+        args += ["-" if slot is None else str(slot), str(_KEYS_LIFETIME_S)]
+        await self._both(scripts.RENEW, _keys(replica, "fw", "sl"), args)
+
     async def held(self, replica: Replica, hashes: Sequence[bytes]) -> None:
         """See `PrefixIndex.held`; of an engine that coa places states in, `hashes` is a whole chain.
 

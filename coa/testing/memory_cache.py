@@ -46,6 +46,9 @@ class InMemoryIndex:
         """See `PrefixIndex`."""
         self.booked[replica.id, replica.epoch].pop(request, None)
 
+    async def renew(self, request: str, replica: Replica, slot: int | None = None) -> None:
+        """See `PrefixIndex`; nothing runs out here."""
+
     async def held(self, replica: Replica, hashes: Sequence[bytes]) -> None:
         """See `PrefixIndex`."""
         self.held_by[replica.id, replica.epoch].update(hashes)

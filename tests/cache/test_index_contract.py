@@ -284,6 +284,33 @@ async def test_a_slot_that_is_given_away_keeps_what_other_slots_share_with_it(ma
     assert found.hit_tokens == 2 * 64
 
 
+async def test_what_is_renewed_does_not_run_out_and_what_was_given_back_is_not_taken_again(
+    make: Make, clock: Clock
+) -> None:
+    index, replica, one = make(booking_lease_s=100.0), OWNED[0], chain("one", 3)
+    assert await index.reserve(wanted("one", one), [replica])
+    assert await index.seat("one", replica, one[-1]) == 0
+    assert await index.reserve(wanted("two", chain("two", 3)), [replica])
+    assert await index.seat("two", replica) == 1
+    for _ in range(4):
+        clock.now += 40.0
+        await index.renew("one", replica, 0)
+    contents = await index.contents(replica)
+    assert (contents.in_flight, contents.queued_tokens) == (1, 3 * 64 + 50), "of the other one the time has run out"
+    assert await index.seat("x", replica) == 1
+    found = await index.reserve(wanted("same", one), [replica])
+    assert found is not None
+    assert found.hit_tokens == 3 * 64, "it is known still what the first one computes"
+    await index.release("same", replica)
+    assert await index.seat("z", replica) is None
+    for request, slot in (("one", 0), ("x", 1)):
+        await index.release(request, replica)
+        await index.unseat(request, replica, slot)
+        await index.renew(request, replica, slot)
+    assert (await index.contents(replica)).in_flight == 0
+    assert {await index.seat(request, replica) for request in "yz"} == {0, 1}
+
+
 async def test_pinned_prefixes_stay_and_of_them_the_older(make: Make, clock: Clock) -> None:
     index = make()
     three = replace(OWNED[0], slots=3)

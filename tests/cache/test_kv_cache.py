@@ -13,7 +13,7 @@ import pytest
 
 from coa.cache import kv_cache, waiting
 from coa.cache.blocks import root_hash
-from coa.cache.index import IndexKind
+from coa.cache.index import IndexKind, Replica
 from coa.cache.kv_cache import KvCache
 from coa.cache.kv_stats import KvStats
 from coa.cache.served_engines import ServedEngine
@@ -276,6 +276,30 @@ async def test_of_two_replicas_the_one_that_has_the_prefix_is_chosen(tmp_path: P
         assert await reservation.choose(["a", "b"]) == "b"
         await reservation.done(None)
     assert not any(w.index.booked.values())
+
+
+async def test_a_calls_booking_and_its_slot_are_renewed_until_it_is_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kv_cache, "_RENEW_S", 0.0)
+    w = world(tmp_path, "a", "b")
+    renewed: list[tuple[str, str, int | None]] = []
+
+    async def renew(request: str, replica: Replica, slot: int | None = None) -> None:
+        renewed.append((request, replica.id, slot))
+
+    w.index.renew = renew  # type: ignore[method-assign]
+    booking = w.cache.reserve("m", PROMPT, DECODING)
+    assert booking is not None
+    assert await booking.choose(["a", "b"]) == "a"
+    await booking.seat("a")
+    await asyncio.sleep(0.01)
+    assert set(renewed) == {(booking.id, "a", 0)}
+    await booking.done(None)
+    await asyncio.sleep(0.01)
+    renewed.clear()
+    await asyncio.sleep(0.01)
+    assert not renewed
 
 
 async def test_a_fallback_moves_the_seat_to_the_other_deployment(tmp_path: Path) -> None:
