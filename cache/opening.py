@@ -51,7 +51,7 @@ def prefix_cache_for(settings: Settings) -> MakePrefixCache | None:
 def _made(settings: Settings, models: Sequence[OpenModel]) -> KvCache | None:
     """None where no deployment is an engine. Raises: CacheError for a bad address of Redis."""
     stats = KvStats(kv_stats_file(settings.home))
-    calls = call_settings(settings)
+    verify = call_settings(settings).verify
     engines: dict[str, ServedEngine] = {}
     stores: dict[str, StateStore] = {}
     folders: dict[Path, StateStore] = {}
@@ -88,7 +88,7 @@ def _made(settings: Settings, models: Sequence[OpenModel]) -> KvCache | None:
         flight=alone if redis_url is None else RedisFlight(RedisScripts(redis_url), beside=alone),
         learned=Speeds(),
         stats=stats,
-        timeout_s=calls.timeout_s,
+        timeout_s=call_settings(settings).timeout_s,
     )
 
 
