@@ -15,7 +15,7 @@ import logging
 import math
 import secrets
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -83,7 +83,7 @@ class Booking:
         """Whether its prompt is through, as far as can be told before the reply is."""
         return time.monotonic() >= self._writes_from
 
-    async def choose(self, deployments: Sequence[str]) -> str | None:
+    async def choose(self, deployments: Sequence[str], fit: Callable[[str], bool] | None = None) -> str | None:
         """See `Reservation.choose`."""
         with self._forgiven("choosing a replica"):
             engines = [e for d in deployments if (e := self.cache.engines.get(d)) is not None and await e.ready()]
@@ -97,6 +97,9 @@ class Booking:
             with self.cache.lines[engines[0].group].joined() as place:
                 while True:
                     await place.turn()
+                    engines = [e for e in engines if fit is None or fit(e.id)]
+                    if not engines:
+                        return None
                     chosen = await self._reserved(self.cache.worth_waiting_for(engines))
                     if chosen is None or not chosen.slotted:
                         return None if chosen is None else chosen.id

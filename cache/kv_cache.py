@@ -106,8 +106,8 @@ class KvCache:
         self.coming: dict[StateKey, str] = {}
         """States that are nowhere yet, and the booking that computes each."""
         self._active: dict[str, Booking] = {}
-        self._seats_changed: dict[str, float] = {}
-        """When a seat was last taken or given back, by engine."""
+        self._seats_changed: dict[asyncio.Semaphore, float] = {}
+        """When one was last taken or given back."""
         self._silent_until: dict[str, float] = {}
         self._background: set[asyncio.Task[None]] = set()
         self._renewing: asyncio.Task[None] | None = None
@@ -201,12 +201,12 @@ class KvCache:
     async def take_seat(self, engine: ServedEngine) -> None:
         """Waits for one; whoever came first has it first."""
         await engine.seats.acquire()
-        self._seats_changed[engine.id] = time.monotonic()
+        self._seats_changed[engine.seats] = time.monotonic()
 
     def give_seat_back(self, engine: ServedEngine) -> None:
         """Those who wait are told."""
         engine.seats.release()
-        self._seats_changed[engine.id] = time.monotonic()
+        self._seats_changed[engine.seats] = time.monotonic()
         self.lines[engine.group].tell()
 
     def worth_waiting_for(self, engines: Sequence[ServedEngine]) -> Sequence[ServedEngine]:
@@ -218,7 +218,7 @@ class KvCache:
 
     def _stuck(self, engine: ServedEngine) -> bool:
         limit_s = max(_STUCK_S, _STUCK_HOLDS * self.learned.view(engine.replica).hold_s)
-        return engine.seats.locked() and time.monotonic() - self._seats_changed.get(engine.id, math.inf) > limit_s
+        return engine.seats.locked() and time.monotonic() - self._seats_changed.get(engine.seats, math.inf) > limit_s
 
     def active_at(self, engine: ServedEngine) -> int:
         """Calls of this process that have one of its slots."""

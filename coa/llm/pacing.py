@@ -281,12 +281,21 @@ class Admission:
 
     async def preferred(self, deployments: list[str]) -> list[str]:
         """Those of `deployments` to choose from: none that failed this call, and of the rest the well and free ones;
-        of these the prefix cache's choice, where it has one."""
+        of these the prefix cache's choice, where it has one. That may take minutes; none that fails another call
+        meanwhile is left."""
         untried = [d for d in deployments if d not in self.avoid] or deployments
-        well = [d for d in untried if not self._pacing.suspect(d)] or untried
-        free = [d for d in well if self._pacing.at_once(d)] or well
-        chosen = await self._reservation.choose(free) if self._reservation is not None and len(free) > 1 else None
-        return free if chosen is None else [chosen]
+        while True:
+            well = [d for d in untried if self._well(d)]
+            free = [d for d in well or untried if self._pacing.at_once(d)] or well or untried
+            if self._reservation is None:
+                return free
+            chosen = await self._reservation.choose(free, self._well if well else None)
+            left = [d for d in free if not well or self._well(d)] if chosen is None else [chosen]
+            if left:
+                return left
+
+    def _well(self, deployment: str) -> bool:
+        return not self._pacing.suspect(deployment)
 
 
 def _now() -> float:

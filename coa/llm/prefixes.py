@@ -6,7 +6,7 @@ cache does wrong costs time and never an answer, so nothing here raises for a ca
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -42,9 +42,10 @@ class Measured:
 class Reservation(Protocol):
     """One attempt of one call. None of its methods raises but for cancellation."""
 
-    async def choose(self, deployments: Sequence[str]) -> str | None:
+    async def choose(self, deployments: Sequence[str], fit: Callable[[str], bool] | None = None) -> str | None:
         """Which of these (ids, at least one) is to serve the call; None leaves it to the Router. May wait until the
-        best of them has room; called before the call's time limits begin."""
+        best of them has room, and then takes none that is not `fit` any more; None also where none is left. Called
+        before the call's time limits begin."""
         ...
 
     async def seat(self, deployment: str) -> None:
