@@ -257,14 +257,19 @@ return lease(best, prefer, now)
 """
 )
 
-UNSEAT = """
-local slot = redis.call('HGET', KEYS[1], ARGV[1])
-local owner = slot and string.match(slot, '^%S+ %S+ %S+ (.*)$')
-if owner == ARGV[2] then
-  redis.call('HSET', KEYS[1], ARGV[1], string.format('0 %.6f %s -', tonumber(ARGV[3]), ARGV[4]))
+# A question that was answered too late may have leased another slot than the one that was used then.
+UNSEAT = (
+    SLOTS
+    + """
+for number, slot in pairs(slots_of(KEYS[1])) do
+  if slot.owner == ARGV[2] then
+    local held = number == tonumber(ARGV[1]) and ARGV[4] or '-'
+    redis.call('HSET', KEYS[1], number, string.format('0 %.6f %s -', tonumber(ARGV[3]), held))
+  end
 end
 return 1
 """
+)
 
 PIN = """
 local now, deadline = tonumber(ARGV[1]), tonumber(ARGV[2])

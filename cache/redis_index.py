@@ -10,7 +10,7 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from coa.cache import index_scripts as scripts
@@ -32,6 +32,7 @@ _LIFETIME_S = {"events": 86_400, "owned": 86_400, "approx": 1_800}
 _KEYS_LIFETIME_S = 90_000
 _ZERO_HITS = 3
 _ROWS = 500
+_NO_SLOT = -1
 
 Mismatch = Callable[[str], None]
 
@@ -96,9 +97,7 @@ class RedisIndex:
         try:
             return await self._reserve(wanted, replicas)
         except asyncio.CancelledError:  # whatever has been booked by now, nobody will release it
-            forgetting = asyncio.get_running_loop().create_task(self._forget(wanted.request, replicas))
-            self._background.add(forgetting)
-            forgetting.add_done_callback(self._background.discard)
+            self._afterwards(self._forget(wanted.request, replicas))
             raise
 
     async def release(self, request: str, replica: Replica) -> None:
@@ -152,6 +151,13 @@ class RedisIndex:
         """See `PrefixIndex.seat`; `prefer` is the last hash of a chain as told to `held`. A `patient` request gets
         None also while the slot that holds `prefer` is taken. Slots with pinned prefixes are given away last, and
         what only the slot's last prefix held does not count as held any more."""
+        try:
+            return await self._seat(request, replica, prefer, patient=patient)
+        except asyncio.CancelledError:  # whichever it was given by now, nobody will give it back
+            self._afterwards(self.unseat(request, replica, _NO_SLOT))
+            raise
+
+    async def _seat(self, request: str, replica: Replica, prefer: bytes | None, *, patient: bool) -> int | None:
         now = self._clock()
         keys = [*_keys(replica, "sl", "ix", "ch"), _PREFIX + "pins"]
         args: list[str | bytes] = [_number(now), _number(now + self._slot_lease_s), request, str(replica.slots)]
@@ -169,7 +175,7 @@ class RedisIndex:
         return slot if slot >= 0 else None
 
     async def unseat(self, request: str, replica: Replica, slot: int, holds: bytes | None = None) -> None:
-        """See `PrefixIndex.unseat`."""
+        """See `PrefixIndex.unseat`; ends all leases of the request there."""
         args = [str(slot), request, _number(self._clock()), holds.hex() if holds else "-"]
         await self._both(scripts.UNSEAT, _keys(replica, "sl"), args)
 
@@ -247,6 +253,12 @@ class RedisIndex:
                 self._tell(scripts.RELEASE, _keys(replica, "fw"), [wanted.request, _number(now)])
             self._tell(scripts.BOOK, _keys(chosen, "fw"), booked)
         return _choice(answer, replicas, shared=shared or self._link is None)
+
+    def _afterwards(self, work: Coroutine[object, object, None]) -> None:
+        """Keeps what clears up until it is done; it reaches Redis after all that was asked and told before."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
 
     async def _forget(self, request: str, replicas: Sequence[Replica]) -> None:
         for replica in replicas:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import statistics
 import time
 from collections.abc import AsyncIterator, Awaitable, Iterator, Sequence
+from dataclasses import replace
 from hashlib import blake2b
 from typing import Any
 
@@ -146,6 +148,43 @@ async def test_what_was_told_during_an_outage_arrives_after_it(redis: RedisProce
     await other.close()
     assert [each.blocks for each in contents] == [0, 0, 20]
     assert sum(each.in_flight for each in contents) == 1, "the one that is still open, and none twice"
+
+
+async def test_a_request_that_is_cancelled_while_redis_gives_it_a_slot_does_not_keep_it(redis: RedisProcess) -> None:
+    one_slot = replace(REPLICAS[0], slots=1)
+    index, other = (RedisIndex(RedisLink(connect(redis.url, timeout_s=5.0), budget_s=5.0)) for _ in range(2))
+    await shared_again(index)
+    redis.pause()
+    seating = asyncio.create_task(index.seat("q", one_slot))
+    await asyncio.sleep(0.05)
+    seating.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await seating
+    redis.go_on()
+    await index.flushed()
+    assert await other.seat("other", one_slot) == 0
+    await other.unseat("other", one_slot, 0)
+    await other.flushed()
+    assert await index.seat("later", one_slot) == 0
+    for each in (index, other):
+        await each.close()
+
+
+async def test_a_slot_that_redis_gave_too_late_is_given_back_with_the_one_that_was_used(redis: RedisProcess) -> None:
+    index, other = an_index(redis), an_index(redis)
+    for each in (index, other):
+        await shared_again(each)
+    assert await other.seat("other", REPLICAS[0]) == 0
+    redis.pause()
+    assert await index.seat("q", REPLICAS[0]) == 0, "this process knows nothing of the other's"
+    redis.go_on()
+    await shared_again(index)
+    assert await other.seat("other2", REPLICAS[0]) is None
+    await index.unseat("q", REPLICAS[0], 0)
+    await index.flushed()
+    assert await other.seat("other2", REPLICAS[0]) == 1
+    for each in (index, other):
+        await each.close()
 
 
 @pytest.mark.parametrize("by", ["this process", "another process"])
