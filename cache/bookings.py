@@ -19,8 +19,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from coa.cache.call_counts import Placed, count_ahead, count_call
 from coa.cache.index import Choice, Replica, Wanted
-from coa.cache.kv_stats import Counts
 from coa.cache.served_engines import Prefix, ServedEngine
 from coa.cache.states import StateKey, StateOrigin, StateStore
 from coa.cache.waiting import expected_reply, patience_s, prompt_s, wanted_of
@@ -59,7 +59,7 @@ class Booking:
     _prefix: Prefix | None = None
     _prefilled: int = 0
     _charged: int = 0
-    """Of the prefilled ones, those that were computed ahead."""
+    """Of the prefilled ones, those that were computed ahead; until it is over, at most so many."""
     _restored: int = 0
     _predicted: int = 0
     _patient: bool = False
@@ -159,14 +159,16 @@ class Booking:
         engine = self._engine
         if engine is None or engine.id != deployment:
             return Prepared({})
+        self._bear(0)
         self.cache.ahead.began(self.id, self.group, self.prompt)
         if not engine.slotted:
             with self._forgiven("looking at a prefix"):
                 self._prefix = self._prefix or await engine.prefix_of(self.prompt)
+            self._charge(engine)
             self._predicted = self._choice.held_tokens if self._choice is not None else 0
             self._sent_at = time.monotonic()
             self._writes_from = self._sent_at + (self._choice.seconds if self._choice is not None else 0.0)
-            return Prepared({})
+            return Prepared({}, self._prefilled)
         if self._slot is None:
             return Prepared({})
         body: dict[str, object] = {"id_slot": self._slot, "cache_prompt": False}
@@ -178,6 +180,7 @@ class Booking:
                 body["cache_prompt"] = self._in_place
             else:
                 body["cache_prompt"] = True
+                self._charge(engine)
                 # In another slot than the one that holds it, which is taken, nothing of it is there.
                 self._predicted = self._choice.held_tokens if self._choice is not None and self._patient else 0
         self._sent_at = time.monotonic()
@@ -199,11 +202,12 @@ class Booking:
                 await self._place(engine)
             else:
                 self._prefilled = await self._prefill(engine, self._prefix)
+            self._bear(0)
             if self.ahead and self._prefilled:
-                self.cache.charge_ahead(self._prefix.state, self._prefilled)
+                self.cache.charge_ahead(engine, self._prefix, self._prefilled)
             if engine.adapter.kind != "events":
                 await self.cache.index.held(engine.replica, self._prefix.hashes)
-            self._count(engine, None)
+            count_ahead(self.cache.stats, engine.id, self._prefilled)
             return self._prefilled
         return None
 
@@ -219,6 +223,7 @@ class Booking:
             return
         self._done = True
         engine = self._engine
+        self._bear(0 if measured is None else min(self._charged, measured.cached_tokens))
         own = self._prefilled - self._charged  # computed for this call, though the engine reports it as cached
         told = measured and replace(measured, cached_tokens=max(0, measured.cached_tokens - own))
         self.cache.ahead.ended(self.id, self.group, told)
@@ -253,32 +258,20 @@ class Booking:
             await index.scored(self._wanted, replica, predicted=predicted, actual=measured.cached_tokens)
         if not told:
             await index.held(replica, prefix.hashes)
-        self._count(engine, measured)
+        placed = Placed(self._prefilled, self._charged, self._predicted, self._restored)
+        count_call(self.cache.stats, engine.id, prefix, measured, placed, cause=self._cause)
 
-    def _count(self, engine: ServedEngine, measured: Measured | None) -> None:
-        """Tells the statistics, and the log why a prefix was not there; `measured` None for work ahead of a call."""
-        assert self._prefix is not None  # noqa: S101 - the callers looked
-        document, stats = call_labels().get("document", ""), self.cache.stats
-        if measured is None:
-            counts = Counts(computed_tokens=self._prefilled, ahead_tokens=self._prefilled)
-            stats.add(counts, document=document, replica=engine.id)
-            return
-        cached = max(0, measured.cached_tokens - self._prefilled)
-        counts = Counts(
-            calls=1,
-            prompt_tokens=measured.prompt_tokens,
-            predicted_tokens=max(0, self._predicted - self._charged),
-            cached_tokens=cached,
-            computed_tokens=measured.prompt_tokens - cached - self._charged,
-            restored_tokens=self._restored,
-            restored=int(self._restored > 0),
-        )
-        stats.add(counts, document=document, replica=engine.id)
-        if cached < self._prefix.state.n_tokens and not self._charged:
-            cause = self._cause or "the engine did not hold it"
-            stats.missed(cause)
-            n = self._prefix.state.n_tokens
-            _log.info("%s: %d of %d tokens of a chunk were in place: %s.", engine.id, min(cached, n), n, cause)
+    def _charge(self, engine: ServedEngine) -> None:
+        """What was computed ahead for this run somebody has to bear: the call that first has the use of it."""
+        if self._prefix is not None:
+            self._prefilled = self._charged = self.cache.take_charge(engine, self._prefix)
+
+    def _bear(self, tokens: int) -> None:
+        """Of what was charged; the rest is the next one's."""
+        rest, self._charged = self._charged - tokens, tokens
+        self._prefilled -= rest
+        if rest and self._engine is not None and self._prefix is not None:
+            self.cache.charge_ahead(self._engine, self._prefix, rest)
 
     async def _place(self, engine: ServedEngine) -> None:
         """Leaves the aligned prefix in the slot: restored, or computed and saved."""
@@ -318,8 +311,7 @@ class Booking:
             await store.discard(key, "the engine does not take it")
             self._cause = "the engine did not take the saved state"
             return False
-        # Computed ahead for this run: somebody has to bear it, and it is the call that first has the use of it.
-        self._prefilled = self._charged = min(key.n_tokens, self.cache.take_charge(key))
+        self._charge(engine)
         self._restored = n
         self._predicted = n
         self._in_place = True
@@ -360,14 +352,15 @@ class Booking:
             return 0.0
         seen, n_active = self.cache.learned.view(engine.replica), self.cache.active_at(engine)
         queue_s = 0.0 if self._choice is None else self._choice.seconds
-        n_out = expected_reply(self.decoding)
-        return patience_s(seen, self._prefix, n_out=n_out, n_active=n_active, queue_s=queue_s)
+        return patience_s(seen, self._prefix, n_out=expected_reply(self.decoding), n_active=n_active, queue_s=queue_s)
 
     async def _take_seat(self, engine: ServedEngine) -> None:
         await self.cache.take_seat(engine)
         self._engine, self._seated = engine, True
 
     async def _leave_seat(self) -> None:
+        if not self._done:
+            self._bear(0)
         engine, slot = self._engine, self._slot
         self._slot, self._engine, self._in_place = None, None, False
         self.cache.ended(self)

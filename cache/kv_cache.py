@@ -7,7 +7,8 @@ import contextlib
 import logging
 import math
 import time
-from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from collections import OrderedDict
+from collections.abc import Coroutine, Hashable, Iterable, Mapping, Sequence
 from functools import partial
 from itertools import islice
 from typing import Protocol
@@ -17,7 +18,7 @@ from coa.cache.bookings import Booking
 from coa.cache.index import PrefixIndex, Replica
 from coa.cache.kv_feed import IndexSink, KvFeed, TellsEvents
 from coa.cache.kv_stats import KvStats
-from coa.cache.served_engines import ServedEngine
+from coa.cache.served_engines import Prefix, ServedEngine
 from coa.cache.speeds import Facts
 from coa.cache.states import SingleFlight, StateKey, StateStore
 from coa.cache.waiting import Line
@@ -35,6 +36,7 @@ _RENEW_S = 20.0
 _PINNED = 4
 """Chunks that a run reads next, and is therefore told to keep."""
 _PINNED_S = 300.0
+_CHARGES = 4096
 _STUCK_S = 60.0
 _STUCK_HOLDS = 3.0
 """An engine all of whose seats are taken is not waited for once none was given back for this long, and for so many
@@ -101,7 +103,7 @@ class KvCache:
         for engine in engines:
             engine.on_ready = self._opened
         self.ahead = PrefillAhead(self, most=most_ahead)
-        self._ahead: dict[StateKey, int] = {}
+        self._ahead: OrderedDict[Hashable, int] = OrderedDict()
         self.lines = {group: Line(partial(self.has_room, group)) for group in self._groups}
         self.coming: dict[StateKey, str] = {}
         """States that are nowhere yet, and the booking that computes each."""
@@ -224,13 +226,20 @@ class KvCache:
         """Calls of this process that have one of its slots."""
         return sum(booking.engine is engine for booking in self._active.values())
 
-    def charge_ahead(self, key: StateKey, tokens: int) -> None:
-        """Tokens that were computed before any call needed them: the next one that uses them bears them."""
-        self._ahead[key] = self._ahead.get(key, 0) + tokens
+    def charge_ahead(self, engine: ServedEngine, prefix: Prefix, tokens: int) -> None:
+        """Tokens that were computed before any call needed them: the next one that uses them bears them, where they
+        were saved at any engine."""
+        key = self._charged_to(engine, prefix)
+        self._ahead[key] = self._ahead.pop(key, 0) + tokens
+        while len(self._ahead) > _CHARGES:
+            self._ahead.popitem(last=False)
 
-    def take_charge(self, key: StateKey) -> int:
+    def take_charge(self, engine: ServedEngine, prefix: Prefix) -> int:
         """See `charge_ahead`."""
-        return self._ahead.pop(key, 0)
+        return self._ahead.pop(self._charged_to(engine, prefix), 0)
+
+    def _charged_to(self, engine: ServedEngine, prefix: Prefix) -> Hashable:
+        return prefix.state if self.saves(engine) else (engine.id, prefix.last)
 
     async def look_for_restart(self, engine: ServedEngine) -> None:
         """What an engine held is gone when it was restarted."""

@@ -75,7 +75,7 @@ class Engine:
     def call(self, prompt: Prompt, body: dict[str, Any]) -> Measured:
         """As the engine would serve it, and what it tells."""
         tokens = [ord(c) for c in prompt.system + prompt.prefix + prompt.tail]
-        held = self.slots.get(body.get("id_slot", 0), []) if body.get("cache_prompt") else []
+        held = self.slots.get(body.get("id_slot", 0), []) if body.get("cache_prompt", self.kind != "owned") else []
         common = next(
             (i for i, (a, b) in enumerate(zip(held, tokens, strict=False)) if a != b), min(len(held), len(tokens))
         )

@@ -206,17 +206,84 @@ async def test_a_fallback_moves_the_seat_to_the_other_deployment(tmp_path: Path)
     assert not any(w.index.booked.values())
 
 
-async def test_tokens_computed_ahead_are_borne_by_the_call_that_uses_them_and_by_no_other(tmp_path: Path) -> None:
-    w = world(tmp_path)
+ENGINES = pytest.mark.parametrize(
+    "engine",
+    [{"saves": True}, {"saves": False}, {"kind": "events", "saves": False}, {"kind": "approx", "saves": False}],
+    ids=["states", "slots", "events", "approx"],
+)
+
+
+@ENGINES
+async def test_tokens_computed_ahead_are_borne_by_the_call_that_uses_them_and_by_no_other(
+    tmp_path: Path, engine: dict[str, Any]
+) -> None:
+    w = world(tmp_path, **engine)
     computed = await w.cache.prefill("m", PROMPT)
     assert computed
-    assert await w.cache.prefill("m", PROMPT) == 0
+    assert not engine["saves"] or await w.cache.prefill("m", PROMPT) == 0
     assert (await w.call())[1] == computed
     assert (await w.call())[1] == 0
     await w.stats.flush()
     total = w.stats.totals().total
     assert total.ahead_tokens == computed
     assert total.computed_tokens == w.engines["a"].computed
+
+
+@ENGINES
+async def test_what_was_computed_ahead_is_borne_by_the_retry_of_a_call_that_failed(
+    tmp_path: Path, engine: dict[str, Any]
+) -> None:
+    w = world(tmp_path, **engine)
+    computed = await w.cache.prefill("m", PROMPT)
+    failing = w.cache.reserve("m", PROMPT, DECODING)
+    assert failing is not None
+    await failing.seat("a")
+    assert (await failing.prepare("a")).prefilled_tokens == computed
+    assert (await failing.prepare("a")).prefilled_tokens == computed, "sent to the same one again"
+    await failing.done(None)
+    assert (await w.call())[1] == computed
+    assert (await w.call())[1] == 0
+
+
+async def test_what_was_computed_ahead_moves_with_a_call_to_where_its_state_is_restored(tmp_path: Path) -> None:
+    w = world(tmp_path, "a", "b")
+    computed = await w.cache.prefill("m", PROMPT)
+    booking = w.cache.reserve("m", PROMPT, DECODING)
+    assert booking is not None
+    for name in "ab":
+        await booking.seat(name)
+        assert (await booking.prepare(name)).prefilled_tokens == computed
+    await booking.done(w.engines["b"].call(PROMPT, {"id_slot": 0, "cache_prompt": True}))
+    assert (await w.call())[1] == 0
+
+
+async def test_of_what_was_computed_ahead_a_call_bears_no_more_than_it_found(tmp_path: Path) -> None:
+    w = world(tmp_path, "a", "b", kind="events", saves=False)
+    computed = await w.cache.prefill("m", PROMPT)
+    assert computed
+    assert (await w.call(deployment="b"))[1] == 0, "it was computed elsewhere"
+    held = w.engines["a"].slots.pop(0)
+    for found in ([], held[:100], held):
+        w.engines["a"].slots[0] = list(found)
+        measured, prefilled = await w.call()
+        assert measured.cached_tokens == len(found)
+        assert prefilled == (computed if len(found) < computed else computed - 100)
+    assert (await w.call())[1] == 0
+    await w.stats.flush()
+    assert w.stats.totals().total.computed_tokens == sum(engine.computed for engine in w.engines.values())
+
+
+async def test_what_was_computed_ahead_and_is_never_asked_for_is_forgotten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kv_cache, "_CHARGES", 3)
+    w = world(tmp_path, kind="events", saves=False)
+    prompts = [Prompt(prefix=f"chunk {n} " * 20, tail="Write notes.") for n in range(6)]
+    for prompt in prompts:
+        assert await w.cache.prefill("m", prompt)
+    assert len(w.cache._ahead) == 3
+    assert (await w.call(prompts[0]))[1] == 0
+    assert (await w.call(prompts[5]))[1] > 0
 
 
 @pytest.mark.parametrize("names", [("a",), ("a", "b")])
