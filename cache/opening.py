@@ -51,7 +51,7 @@ def prefix_cache_for(settings: Settings) -> MakePrefixCache | None:
 def _made(settings: Settings, models: Sequence[OpenModel]) -> KvCache | None:
     """None where no deployment is an engine. Raises: CacheError for a bad address of Redis."""
     stats = KvStats(kv_stats_file(settings.home))
-    verify = call_settings(settings).verify
+    calls = call_settings(settings)
     engines: dict[str, ServedEngine] = {}
     stores: dict[str, StateStore] = {}
     folders: dict[Path, StateStore] = {}
@@ -118,7 +118,7 @@ def _identity(deployment: Deployment, model: OpenModel, adapter: EngineAdapter, 
     if keeps and adapter.saves and not (weights is not None and weights.everywhere):
         if not isinstance(adapter, LlamaServer) or adapter.weights is None:
             return None
-        told = f"{adapter.weights} {_place(deployment, adapter)}"
+        told = f"{adapter.weights} {_file(deployment, adapter)}"
     return root_hash(
         deployment.kind,
         told,
@@ -131,10 +131,11 @@ def _identity(deployment: Deployment, model: OpenModel, adapter: EngineAdapter, 
     )
 
 
-def _place(deployment: Deployment, adapter: LlamaServer) -> str:
-    """Within which a server's word for its weights is taken: the same file of this host, else its address alone."""
+def _file(deployment: Deployment, adapter: LlamaServer) -> str:
+    """What is seen of the weights' file beside what they compute; empty for one on another host, or in a container:
+    those with the same name, sizes and replies share their states."""
     if on_loopback(deployment.root_url or ""):
         with contextlib.suppress(OSError):
             found = Path(adapter.model_path).stat()
             return f"{found.st_size} {found.st_mtime_ns}"
-    return deployment.shown_address
+    return ""
