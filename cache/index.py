@@ -96,8 +96,8 @@ class PrefixIndex(Protocol):
         ...
 
     async def renew(self, request: str, replica: Replica, slot: int | None = None) -> None:
-        """Its booking there, if it has one, and the slot that it has do not run out yet; to be called several times a
-        minute."""
+        """Its booking there, if it has one, and the slot that it has do not run out yet; to be called every few
+        seconds."""
         ...
 
     async def held(self, replica: Replica, hashes: Sequence[bytes]) -> None:
@@ -119,7 +119,7 @@ class PrefixIndex(Protocol):
     async def seat(
         self, request: str, replica: Replica, prefer: bytes | None = None, *, patient: bool = False
     ) -> int | None:
-        """A free slot of the replica, leased to the request until `unseat` (or for a minute, if not renewed): the one
+        """A free slot of the replica, leased to the request until `unseat` (or for 20 s, if not renewed): the one
         that holds `prefer` where that is free, else the one not used for longest; None where all are taken, and for
         a `patient` request also while the one that holds `prefer` is. Asked again, the same request gets the same."""
         ...

@@ -32,7 +32,7 @@ __all__ = ["KvCache", "Learning"]
 
 _log = logging.getLogger(__name__)
 
-_RENEW_S = 20.0
+_RENEW_S = 5.0
 _PINNED = 4
 """Chunks that a run reads next, and is therefore told to keep."""
 _PINNED_S = 300.0
@@ -209,7 +209,8 @@ class KvCache:
         """Those who wait are told."""
         engine.seats.release()
         self._seats_changed[engine.seats] = time.monotonic()
-        self.lines[engine.group].tell()
+        for group in {each.group for each in self.engines.values() if each.seats is engine.seats}:
+            self.lines[group].tell()
 
     def worth_waiting_for(self, engines: Sequence[ServedEngine]) -> Sequence[ServedEngine]:
         """Without those that seem to be stuck, as long as one has room. The index cannot tell: to it an engine whose

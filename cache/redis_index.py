@@ -26,7 +26,8 @@ _log = logging.getLogger(__name__)
 
 # One hash tag: a cluster keeps all keys that a script needs in one place.
 _PREFIX = "coa:{index}:1:"
-_SLOT_LEASE_S = 60.0
+_SLOT_LEASE_S = 20.0
+"""Renewed four times in it; what a killed process had is free after it."""
 _BOOKING_LEASE_S = 600.0
 _LIFETIME_S = {"events": 86_400, "owned": 86_400, "approx": 1_800}
 _KEYS_LIFETIME_S = 90_000

@@ -244,9 +244,9 @@ async def test_slots_are_leased_to_one_request_each(make: Make, clock: Clock) ->
     assert await index.seat("c", OWNED[0]) == 0
     await index.unseat("a", OWNED[0], 0)
     assert await index.seat("d", OWNED[0]) is None, "what is somebody else's by now is not given back"
-    clock.now += 50.0
+    clock.now += 15.0
     assert await index.seat("b", OWNED[0]) == 1
-    clock.now += 20.0
+    clock.now += 8.0
     assert await index.seat("d", OWNED[0]) == 0, "the lease of c ran out, b's was renewed"
     assert await index.seat("e", OWNED[0]) is None
 
