@@ -88,7 +88,7 @@ def _made(settings: Settings, models: Sequence[OpenModel]) -> KvCache | None:
         flight=alone if redis_url is None else RedisFlight(RedisScripts(redis_url), beside=alone),
         learned=Speeds(),
         stats=stats,
-        timeout_s=call_settings(settings).timeout_s,
+        timeout_s=calls.timeout_s,
     )
 
 
