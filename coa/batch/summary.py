@@ -55,6 +55,7 @@ def status_object(record: BatchRecord, status: LedgerStatus) -> dict[str, object
         "out": record.out,
         "model": record.settings.get("model"),
         "state": state_of(record, status),
+        "scanned": record.scanned,
         "documents": status.documents,
         "items": sum(status.counts.values()),
         "counts": dict(status.counts),

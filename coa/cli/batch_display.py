@@ -42,7 +42,8 @@ def status_text(status: Mapping[str, Any]) -> str:
     usage = status["usage"]
     lines = [
         f"batch {status['batch']}: {status['state']}, {status['task']} with {status['model']}",
-        f"  items      {sum(counts.values()):,} of {status['documents']:,} documents: {states or 'none'}",
+        f"  items      {sum(counts.values()):,} of {status['documents']:,} documents: {states or 'none'}"
+        + ("" if status["scanned"] else "; not all documents were looked at yet"),
         f"  spent      {_spent(usage)}",
         f"  results    {printable(str(status['out']))}",
     ]
@@ -60,6 +61,7 @@ def summary_text(summary: Mapping[str, Any]) -> str:
     told = [f"{counts[state]:,} {state}" for state in ("done", "partial", "failed") if counts[state]]
     left = counts["pending"] + counts["leased"]
     told += [f"{left:,} left"] if left else []
+    told += [] if summary["scanned"] else ["not all documents were looked at yet"]
     lines = [f"{', '.join(told) or 'nothing to do'}; {_spent(summary['usage'])}; {duration(summary['seconds'])}"]
     for failure in summary["failures"]:
         lines.append(f"  {failure['items']:,} x {failure['kind']}")

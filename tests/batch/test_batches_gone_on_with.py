@@ -18,6 +18,7 @@ from coa.batch.record import BatchRecord
 from coa.batch.results import ResultFolder
 from coa.batch.running import Listener, only_estimated, open_again, run_batch, scan
 from coa.batch.sessions import Sessions
+from coa.cli.batch_display import summary_text
 from coa.errors import ConfigError
 from coa.testing.fault_server import Faults, FaultServer
 from tests.batch.place import Place
@@ -52,6 +53,7 @@ async def test_a_scan_that_was_stopped_is_gone_on_with_and_never_taken_for_the_w
     record, stop = place.record(), StopSignal()
     end = await place.run(record, stop=stop, listener=Listener(on_scanned=lambda n, items: stop.request("test")))
     assert (end.exit_code, end.summary["state"], end.summary["items"]) == (75, "open", 2)
+    assert summary_text(end.summary).startswith("2 left, not all documents were looked at yet; 0 calls")
     stop.request("at once")
     end = await place.run(record, stop=stop)
     assert (end.exit_code, end.summary["state"]) == (75, "open")
@@ -60,6 +62,7 @@ async def test_a_scan_that_was_stopped_is_gone_on_with_and_never_taken_for_the_w
     assert not record.scanned
     end = await place.run(record, new_documents=False)  # as `coa batch resume`
     assert (end.exit_code, end.summary["counts"]["done"]) == (0, 5)
+    assert "looked at" not in summary_text(end.summary)
     place.write("f.txt")
     end = await place.run(place.store.get(record.batch_id), new_documents=False)
     assert end.summary["items"] == 5, "all were found once"
